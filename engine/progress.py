@@ -1,0 +1,244 @@
+"""Progress: the pure fold of a version's events into what screens and commands show. No clock, no files, no torch."""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_right
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from engine.events import Event
+
+STAGES = ("preparing", "preprocessing", "training", "testing", "done")
+METRICS = ("map50", "map50_95", "precision", "recall")
+NAN = float("nan")
+LOG_LINES = 500
+
+
+class Series:
+    """One curve: x values that only rise, and their y values. 16 bytes a point."""
+
+    __slots__ = ("xs", "ys")
+
+    def __init__(self) -> None:
+        self.xs, self.ys = array("d"), array("d")
+
+    def add(self, x: float, y: float | None) -> None:
+        self.xs.append(x)
+        self.ys.append(NAN if y is None else y)
+
+    def cut(self, last_x: float) -> None:
+        """Forget what lies after `last_x`."""
+        keep = bisect_right(self.xs, last_x)
+        del self.xs[keep:], self.ys[keep:]
+
+    def __len__(self) -> int:
+        return len(self.xs)
+
+
+@dataclass(slots=True)
+class Progress:
+    """Everything known of one version's training from its log so far. Feed it with `apply`; it never looks ahead."""
+
+    attempt: int = 0
+    stage: str = ""
+    ended: str = ""
+    error: dict[str, str] | None = None
+    plan: dict[str, Any] = field(default_factory=dict)
+    started: float = 0.0
+    attempt_started: float = 0.0
+    last_time: float = 0.0
+    spent_before: float = 0.0
+    stage_times: dict[str, float] = field(default_factory=dict)
+    epoch: int = 0
+    epochs_done: int = 0
+    step: int = 0
+    step_in_epoch: int = 0
+    step_at_start: int = 0
+    training_started: float = 0.0
+    bars: dict[str, tuple[int, int]] = field(default_factory=dict)
+    losses: dict[str, float | None] = field(default_factory=dict)
+    lr: float | None = None
+    images_per_second: float | None = None
+    memory: float | None = None
+    step_series: dict[str, Series] = field(default_factory=dict)
+    epoch_series: dict[str, Series] = field(default_factory=dict)
+    epochs: list[Event] = field(default_factory=list)
+    best: Event | None = None
+    results: dict[str, Event] = field(default_factory=dict)
+    requests: list[str] = field(default_factory=list)
+    log: list[tuple[float, str, str]] = field(default_factory=list)
+    host: str = ""
+
+    def apply(self, events: Iterable[Event]) -> None:
+        """Fold in more events. Fields of the wrong type are passed over: a log may come from elsewhere."""
+        for event in events:
+            handler = _HANDLERS.get(event["kind"])
+            if handler is None:
+                continue
+            try:
+                handler(self, event)
+                self.last_time = max(self.last_time, float(event.get("t") or 0))
+            except (KeyError, TypeError, ValueError, AttributeError):
+                continue
+
+    # What screens ask for
+
+    @property
+    def epochs_total(self) -> int:
+        return int(self.plan.get("epochs") or 0)
+
+    @property
+    def steps_total(self) -> int:
+        return self.epochs_total * int(self.plan.get("steps_per_epoch") or 0)
+
+    @property
+    def fraction(self) -> float:
+        """Share of the training done, 0 … 1."""
+        if self.ended == "done":
+            return 1.0
+        return min(1.0, self.step / self.steps_total) if self.steps_total else 0.0
+
+    def elapsed(self, now: float | None = None) -> float:
+        """Seconds worked on, over all attempts; `now` while it runs, else up to the last event."""
+        if not self.attempt:
+            return 0.0
+        return self.spent_before + max(0.0, (now or self.last_time) - self.attempt_started)
+
+    def remaining(self, now: float | None = None) -> float | None:
+        """Estimated seconds of training left, from this attempt's own pace; None until two steps are known."""
+        done = self.step - self.step_at_start
+        if self.stage != "training" or done < 2 or not self.steps_total:
+            return None
+        at = self.last_time if now is None else min(now, self.last_time)
+        return max(0.0, at - self.training_started) / done * (self.steps_total - self.step)
+
+    def metrics(self) -> dict[str, float | None]:
+        """Metrics on val: of the best weights once evaluated, else of the best epoch so far."""
+        source = self.results.get("val") or self.best or (self.epochs[-1] if self.epochs else None)
+        found = source.get("metrics", {}) if source else {}
+        return {m: found.get(m) for m in METRICS}
+
+    def per_class(self) -> list[dict[str, Any]]:
+        source = self.results.get("val") or (self.epochs[-1] if self.epochs else None)
+        return list(source.get("per_class") or []) if source else []
+
+    # How each kind of event changes what is known
+
+    def _start(self, e: Event) -> None:
+        if self.attempt:
+            self.spent_before += max(0.0, self.last_time - self.attempt_started)
+        self.attempt = int(e["attempt"])
+        self.attempt_started = float(e["t"])
+        self.started = self.started or self.attempt_started
+        self.ended, self.error, self.stage = "", None, "preparing"
+        self.bars.clear()
+        self.requests.clear()
+        self.stage_times = {"preparing": self.attempt_started}
+        self.host = str(e.get("host", ""))
+        resumed = e.get("resumed")
+        if resumed:
+            self._cut(int(resumed["epoch"]), int(resumed["step"]))
+        elif self.attempt > 1 or self.step:
+            self._cut(0, 0)
+
+    def _cut(self, epoch: int, step: int) -> None:
+        """An attempt goes on after `step` (in `epoch`, both 1…): what came later never was."""
+        for series in self.step_series.values():
+            series.cut(step)
+        done = [x for x in self.epochs if x["epoch"] < epoch] if epoch else []
+        self.epochs, self.epochs_done = done, len(done)
+        for series in self.epoch_series.values():
+            series.cut(epoch - 1)
+        marked = [x for x in done if x.get("best")]
+        self.best = marked[-1] if marked else None
+        self.results.clear()
+        self.step, self.epoch = step, epoch
+
+    def _stage(self, e: Event) -> None:
+        self.stage = str(e["stage"])
+        self.stage_times[self.stage] = float(e["t"])
+        if self.stage == "training":
+            self.training_started, self.step_at_start = float(e["t"]), self.step
+
+    def _plan(self, e: Event) -> None:
+        self.plan = e
+
+    def _progress(self, e: Event) -> None:
+        self.bars[str(e["what"])] = (int(e["done"]), int(e["total"]))
+
+    def _step(self, e: Event) -> None:
+        self.step, self.epoch, self.step_in_epoch = int(e["step"]), int(e["epoch"]), int(e["i"])
+        loss = e["loss"]
+        self.losses = loss
+        self.lr, self.images_per_second, self.memory = e.get("lr"), e.get("img_s"), e.get("memory")
+        series = self.step_series
+        step = self.step
+        for name, value in loss.items():
+            curve = series.get(name)
+            if curve is None:
+                curve = series[name] = Series()
+            curve.xs.append(step)
+            curve.ys.append(NAN if value is None else value)
+        if "lr" not in series:
+            series["lr"] = Series()
+        series["lr"].add(step, self.lr)
+
+    def _epoch(self, e: Event) -> None:
+        number = int(e["epoch"])
+        self.epochs.append(e)
+        self.epochs_done = self.epoch = number
+        self.bars.pop("val", None)
+        groups = (("train", e.get("train")), ("val", e.get("val")), ("", e.get("metrics")), ("", {"lr": e.get("lr")}))
+        for prefix, values in groups:
+            for name, value in (values or {}).items():
+                key = f"{prefix}/{name}" if prefix else name
+                self.epoch_series.setdefault(key, Series()).add(number, value)
+        if e.get("best"):
+            self.best = e
+        metrics = e.get("metrics") or {}
+        note = " → best so far, kept" if e.get("best") else ""
+        value = metrics.get("map50")
+        self._note(
+            e["t"], "info", f"epoch {number}: mAP50 val {value:.3f}{note}" if value is not None else f"epoch {number}"
+        )
+
+    def _result(self, e: Event) -> None:
+        self.results[str(e["split"])] = e
+
+    def _control(self, e: Event) -> None:
+        self.requests.append(str(e["request"]))
+        self._note(e["t"], "info", f"asked to {e['request']}")
+
+    def _log(self, e: Event) -> None:
+        self._note(e["t"], str(e.get("level", "info")), str(e["text"]))
+
+    def _error(self, e: Event) -> None:
+        self.error = {k: str(e.get(k) or "") for k in ("code", "message", "hint")}
+        self._note(e["t"], "error", self.error["message"])
+
+    def _end(self, e: Event) -> None:
+        self.ended = str(e["state"])
+        self.stage = "done" if self.ended == "done" else self.stage
+        self.stage_times["end"] = float(e["t"])
+
+    def _note(self, t: float, level: str, text: str) -> None:
+        self.log.append((float(t), level, text))
+        if len(self.log) > LOG_LINES:
+            del self.log[: -LOG_LINES // 2]
+
+
+_HANDLERS = {
+    "start": Progress._start,
+    "stage": Progress._stage,
+    "plan": Progress._plan,
+    "progress": Progress._progress,
+    "step": Progress._step,
+    "epoch": Progress._epoch,
+    "result": Progress._result,
+    "control": Progress._control,
+    "log": Progress._log,
+    "error": Progress._error,
+    "end": Progress._end,
+}

@@ -1,0 +1,477 @@
+"""Workspace, project, version: the only module that knows their file names.
+
+WORKSPACE/workspace.toml            the current project
+WORKSPACE/datasets/NAME/            registered data sets (see engine.datasets)
+WORKSPACE/weights/                  pretrained weights
+WORKSPACE/cache/                    may be deleted at any time
+WORKSPACE/trash/ID/                 deleted versions, each with trash.toml, until emptied
+WORKSPACE/projects/NAME/project.toml
+WORKSPACE/projects/NAME/V_0/        one version:
+    spec.toml  version.toml  events.jsonl  train.log  lock  control.json  exit.json
+    checkpoints/state.pt  checkpoints/state.previous.pt  weights/best.pt  weights/last.pt
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import shutil
+import time
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engine import events, files
+from engine.errors import DojangError, NotFound
+from engine.progress import Progress
+
+if TYPE_CHECKING:
+    from engine.spec import Label, Spec
+
+NAME = re.compile(r"^[^\W_][\w.\- ]{0,63}$")
+VERSION_ID = re.compile(r"^V_(\d{1,6})$")
+DEFAULT_PROJECT = "default"
+LIVE = frozenset({"queued", "preparing", "preprocessing", "training", "testing", "paused"})
+
+
+def default_workspace() -> Path:
+    """`DOJANG_WORKSPACE`, else the user's data folder."""
+    chosen = os.environ.get("DOJANG_WORKSPACE")
+    if chosen:
+        return Path(chosen).expanduser()
+    import platformdirs
+
+    return Path(platformdirs.user_data_dir("dojang", appauthor=False))
+
+
+def clean_name(name: str, what: str = "name") -> str:
+    """A name fit to be a folder: NFC, letters of any script, digits, space and `-_.`; raises DojangError."""
+    name = unicodedata.normalize("NFC", name.strip())
+    if not NAME.match(name):
+        raise DojangError(
+            f"“{name[:80]}” cannot be a {what}.",
+            code="BAD_NAME",
+            hint="Use letters, digits, spaces and - _ . ; begin with a letter or digit; at most 64 characters.",
+        )
+    return name
+
+
+class Workspace:
+    """One folder that holds everything."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.absolute()
+
+    def ensure(self) -> Workspace:
+        """Make the folder, or say why it cannot be."""
+        try:
+            for name in ("projects", "datasets", "weights", "cache", "trash"):
+                (self.path / name).mkdir(parents=True, exist_ok=True)
+        except OSError as e:
+            raise files.disk_error(e, self.path) from e
+        return self
+
+    @property
+    def weights(self) -> Path:
+        return self.path / "weights"
+
+    @property
+    def cache(self) -> Path:
+        return self.path / "cache"
+
+    @property
+    def current_project(self) -> str:
+        try:
+            return str(files.read_toml(self.path / "workspace.toml").get("project") or DEFAULT_PROJECT)
+        except FileNotFoundError:
+            return DEFAULT_PROJECT
+
+    def use(self, project: str) -> None:
+        """Make `project` the current one."""
+        files.write_toml(self.path / "workspace.toml", {"project": self.project(project, create=True).name})
+
+    def project(self, name: str | None = None, *, create: bool = False) -> Project:
+        name = clean_name(name or self.current_project, "project name")
+        found = Project(self, name)
+        if create:
+            found.path.mkdir(parents=True, exist_ok=True)
+            if not (found.path / "project.toml").exists():
+                files.write_toml(found.path / "project.toml", {"created": now_text()})
+        return found
+
+    def projects(self) -> list[str]:
+        folder = self.path / "projects"
+        names = [e.name for e in os.scandir(folder) if e.is_dir() and NAME.match(e.name)] if folder.is_dir() else []
+        return sorted(names)
+
+    def version(self, reference: str) -> Version:
+        """The version called `PROJECT/V_0`, `V_0`, or by its name within the current project."""
+        project_name, _, wanted = reference.strip().rpartition("/")
+        project = self.project(project_name or None)
+        if VERSION_ID.match(wanted.upper()):
+            version = Version(project, wanted.upper())
+            if version.path.is_dir():
+                return version
+        else:
+            named = [v for v in project.versions() if v.label_data().get("name") == wanted]
+            if len(named) == 1:
+                return named[0]
+            if named:
+                raise DojangError(
+                    f"{len(named)} versions are called “{wanted}”.",
+                    code="AMBIGUOUS",
+                    hint="Use " + " or ".join(v.id for v in named),
+                )
+        hint = "`dojang list` shows them all." if project.path.is_dir() else "`dojang list` shows the current project."
+        raise NotFound(f"There is no version “{wanted}” in project {project.name}.", hint=hint)
+
+    def trash(self) -> list[Trashed]:
+        """Deleted versions, newest first."""
+        found = []
+        for entry in os.scandir(self.path / "trash") if (self.path / "trash").is_dir() else ():
+            try:
+                data = files.read_toml(Path(entry.path) / "trash.toml")
+                found.append(
+                    Trashed(self, Path(entry.path), str(data["project"]), str(data["version"]), str(data["deleted"]))
+                )
+            except (OSError, DojangError, KeyError):
+                continue
+        return sorted(found, key=lambda t: t.deleted, reverse=True)
+
+
+@dataclass(frozen=True)
+class Project:
+    """A named folder of versions."""
+
+    workspace: Workspace
+    name: str
+
+    @property
+    def path(self) -> Path:
+        return self.workspace.path / "projects" / self.name
+
+    def versions(self) -> list[Version]:
+        """Newest first."""
+        try:
+            names = [e.name for e in os.scandir(self.path) if VERSION_ID.match(e.name)]
+        except FileNotFoundError:
+            return []
+        return [Version(self, n) for n in sorted(names, key=lambda n: -int(n[2:]))]
+
+    def next_id(self) -> int:
+        """One past the highest number ever used here, so that an undone delete finds its place free."""
+        used = [int(v.id[2:]) for v in self.versions()]
+        used += [int(t.version[2:]) for t in self.workspace.trash() if t.project == self.name]
+        return max(used, default=-1) + 1
+
+    def create(self, spec: Spec, label: Label) -> Version:
+        """Lay down a new version's folder whole: made aside, then renamed into its number, which is the claim."""
+        from engine.spec import to_toml
+
+        self.workspace.ensure()
+        self.workspace.project(self.name, create=True)
+        draft = self.path / f".new-{os.getpid()}-{time.monotonic_ns()}"
+        try:
+            draft.mkdir()
+            files.write_toml(draft / "spec.toml", to_toml(spec))
+            files.write_toml(
+                draft / "version.toml",
+                {"name": label.name, "tags": list(label.tags), "memo": label.memo, "created": now_text()},
+            )
+            number = self.next_id()
+            while True:
+                target = self.path / f"V_{number}"
+                try:
+                    draft.rename(target)
+                    return Version(self, target.name)
+                except OSError:
+                    if not target.exists():
+                        raise
+                    number += 1
+        except OSError as e:
+            raise files.disk_error(e, draft) from e
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class Version:
+    """One training and all that came of it."""
+
+    project: Project
+    id: str
+
+    @property
+    def path(self) -> Path:
+        return self.project.path / self.id
+
+    @property
+    def workspace(self) -> Workspace:
+        return self.project.workspace
+
+    @property
+    def reference(self) -> str:
+        return f"{self.project.name}/{self.id}"
+
+    @property
+    def events(self) -> Path:
+        return self.path / "events.jsonl"
+
+    @property
+    def train_log(self) -> Path:
+        return self.path / "train.log"
+
+    @property
+    def lock(self) -> Path:
+        return self.path / "lock"
+
+    @property
+    def control(self) -> Path:
+        return self.path / "control.json"
+
+    @property
+    def exit_record(self) -> Path:
+        return self.path / "exit.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def state_file(self) -> Path:
+        return self.checkpoints / "state.pt"
+
+    @property
+    def best_weights(self) -> Path:
+        return self.path / "weights" / "best.pt"
+
+    @property
+    def last_weights(self) -> Path:
+        return self.path / "weights" / "last.pt"
+
+    def spec_data(self) -> dict[str, Any]:
+        return files.read_toml(self.path / "spec.toml")
+
+    def spec(self) -> Spec:
+        from engine.spec import parse
+
+        return parse(self.spec_data())
+
+    def label_data(self) -> dict[str, Any]:
+        try:
+            return files.read_toml(self.path / "version.toml")
+        except (FileNotFoundError, DojangError):
+            return {}
+
+    def relabel(self, **changes: Any) -> Label:
+        """Change name, tags or memo; checked as a whole first. Raises Invalid."""
+        from engine.spec import parse_label
+
+        data = self.label_data()
+        kept: dict[str, Any] = {k: data[k] for k in ("name", "tags", "memo") if k in data}
+        label = parse_label({**kept, **changes})
+        files.write_toml(self.path / "version.toml", {**data, **label.model_dump(), "tags": list(label.tags)})
+        return label
+
+    def alive(self) -> bool:
+        """Whether its run's lock is held: by the supervisor or, should that be gone, by the worker itself."""
+        try:
+            fd = os.open(self.lock, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        finally:
+            os.close(fd)
+        return False
+
+    def progress(self, *, skip_steps: bool = False) -> Progress:
+        """The whole log, folded. `skip_steps` leaves out curves by step and the exact step reached."""
+        progress = Progress()
+        progress.apply(events.read_all(self.events, skip_steps=skip_steps))
+        return progress
+
+    def state(self, progress: Progress) -> str:
+        """The one word for where it stands, from its log and its lock alone."""
+        if progress.ended and not (self._restarting(progress) and self.alive()):
+            return progress.ended
+        if self.alive():
+            return state_of_stage(progress.stage)
+        if not progress.attempt and not self.exit_record.exists():
+            return "draft"
+        return "lost"
+
+    def _restarting(self, progress: Progress) -> bool:
+        """A resumed run holds its lock before its first word: the old last word no longer counts."""
+        try:
+            return self.lock.stat().st_mtime > progress.last_time
+        except OSError:
+            return False
+
+    def exit_reason(self) -> str:
+        """What the supervisor saw when the worker ended, in words; empty while unknown."""
+        try:
+            data = json.loads(self.exit_record.read_text())
+            return str(data.get("reason", ""))
+        except (OSError, ValueError):
+            return ""
+
+    def summary(self) -> dict[str, Any]:
+        """What lists show, from cache where nothing changed."""
+        return next(iter(summaries([self])))
+
+    def delete(self) -> Trashed:
+        """Move it into the trash. Raises DojangError while it is running."""
+        if self.alive():
+            raise DojangError(
+                f"{self.reference} is running.", code="RUNNING", hint=f"Stop it first: dojang stop {self.reference}"
+            )
+        deleted = now_text()
+        bin_ = self.workspace.ensure().path / "trash" / f"{self.project.name}--{self.id}--{time.time_ns()}"
+        files.write_toml(
+            self.path / "trash.toml", {"project": self.project.name, "version": self.id, "deleted": deleted}
+        )
+        try:
+            self.path.rename(bin_)
+        except OSError as e:
+            raise files.disk_error(e, self.path) from e
+        return Trashed(self.workspace, bin_, self.project.name, self.id, deleted)
+
+
+@dataclass(frozen=True)
+class Trashed:
+    """A deleted version that can be had back."""
+
+    workspace: Workspace
+    path: Path
+    project: str
+    version: str
+    deleted: str
+
+    def restore(self) -> Version:
+        """Put it back under its old number, or the next free one if that is taken."""
+        project = self.workspace.project(self.project, create=True)
+        target = project.path / self.version
+        if target.exists():
+            target = project.path / f"V_{project.next_id()}"
+        self.path.rename(target)
+        (target / "trash.toml").unlink(missing_ok=True)
+        return Version(project, target.name)
+
+
+def state_of_stage(stage: str) -> str:
+    """A running version's state: its stage, in the words that lists use."""
+    return stage if stage in LIVE else "preparing"
+
+
+def now_text() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def summaries(versions: list[Version]) -> Iterator[dict[str, Any]]:
+    """`dojang list`'s rows. Logs are folded once and remembered by size and time, so hundreds list in milliseconds."""
+    if not versions:
+        return
+    cache_file = versions[0].workspace.cache / "summaries.json"
+    cache = _read_cache(cache_file)
+    changed = False
+    for version in versions:
+        key, signature = version.reference, _signature(version)
+        known = cache.get(key)
+        if not known or known["signature"] != signature:
+            known = cache[key] = {"signature": signature, "row": _fold(version)}
+            changed = True
+        yield _with_state(version, dict(known["row"]))
+    if changed:
+        try:
+            files.write_json(cache_file, cache)
+        except DojangError:
+            pass  # a cache that cannot be kept only costs time
+
+
+def _read_cache(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_bytes())
+        return data if isinstance(data, dict) else {}
+    except (OSError, ValueError):
+        return {}
+
+
+def _signature(version: Version) -> list[int]:
+    found: list[int] = []
+    for path in (version.events, version.path / "version.toml"):
+        try:
+            stat = path.stat()
+            found += [stat.st_size, stat.st_mtime_ns]
+        except OSError:
+            found += [0, 0]
+    return found
+
+
+def _fold(version: Version) -> dict[str, Any]:
+    """The part of a summary that follows from the files alone."""
+    progress = version.progress()
+    try:
+        spec = version.spec_data()
+    except (OSError, DojangError):
+        spec = {}
+    label = version.label_data()
+    return {
+        "version": version.id,
+        "name": str(label.get("name") or version.id),
+        "project": version.project.name,
+        "ended": progress.ended,
+        "stage": progress.stage,
+        "attempt": progress.attempt,
+        "model": str(spec.get("model", "")),
+        "dataset": str(spec.get("dataset", "")),
+        "tags": [str(t) for t in label.get("tags", [])],
+        "memo": str(label.get("memo", "")),
+        "created": str(label.get("created", "")),
+        "started": progress.started,
+        "last_time": progress.last_time,
+        "elapsed": round(progress.elapsed(), 1),
+        "fraction": round(progress.fraction, 4),
+        "epochs_done": progress.epochs_done,
+        "epochs": progress.epochs_total or int(spec.get("epochs") or 0),
+        "metrics": progress.metrics(),
+        "split": "val",
+        "test_metrics": (progress.results.get("test") or {}).get("metrics"),
+        "error": progress.error,
+    }
+
+
+def _with_state(version: Version, row: dict[str, Any]) -> dict[str, Any]:
+    probe = Progress(attempt=row.pop("attempt"), stage=row["stage"], ended=row.pop("ended"), last_time=row["last_time"])
+    row["state"] = version.state(probe)
+    if row["state"] == "lost" and not row["error"]:
+        row["error"] = lost_error(version)
+    row["run_dir"] = str(version.path)
+    row["weights"] = str(version.best_weights) if version.best_weights.exists() else None
+    return row
+
+
+def lost_error(version: Version) -> dict[str, str]:
+    """What to say of a run that ended without a last word."""
+    reason = version.exit_reason() or "Its processes are gone: killed, or the machine was restarted."
+    resumable = version.state_file.exists()
+    hint = (
+        f"Nothing saved is lost. Go on from the last checkpoint: dojang resume {version.reference}"
+        if resumable
+        else f"It ended before its first checkpoint. Start it again: dojang resume {version.reference}"
+    )
+    return {"code": "LOST", "message": f"The training ended without a last word. {reason}", "hint": hint}
+
+
+def show(version: Version) -> dict[str, Any]:
+    """`dojang show`: the summary with the whole spec."""
+    return {**version.summary(), "spec": version.spec_data()}

@@ -1,0 +1,129 @@
+"""The worker: trains one version from first word to last. Runs as `python -m engine RUN_DIR`, or within a caller."""
+
+from __future__ import annotations
+
+import os
+import platform
+import signal
+import socket
+import sys
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.control import Control
+from engine.errors import DojangError
+from engine.events import EventLog
+from engine.progress import Progress
+from engine.spec import Spec
+from engine.versions import Version, Workspace
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that the training code is given: what to train, where to write, whom to tell, whom to obey.
+
+    `resumed` is where the checkpoint to go on from stands, or None for a fresh start; `before` is what earlier
+    attempts logged.
+    """
+
+    spec: Spec
+    version: Version
+    log: EventLog
+    control: Control
+    resume: bool
+    before: Progress
+
+
+def version_at(run_dir: Path) -> Version:
+    """The version whose run directory this is: WORKSPACE/projects/PROJECT/V_n."""
+    run_dir = run_dir.absolute()
+    return Version(Workspace(run_dir.parents[2]).project(run_dir.parent.name), run_dir.name)
+
+
+def run(run_dir: Path) -> int:
+    """Train the version in `run_dir`. Returns 0 when it ended done or stopped, 1 when it failed.
+
+    Whatever happens short of a kill, the log gets a last word: `end`, with an `error` before it on failure.
+    """
+    version = version_at(run_dir)
+    before = version.progress(skip_steps=True)
+    control = Control(version.control)
+    with EventLog(version.events) as log:
+        try:
+            ended = _train(version, before, control, log)
+        except DojangError as e:
+            traceback.print_exc()
+            return _fail(log, e.code, e.message, e.hint)
+        except MemoryError:
+            traceback.print_exc()
+            return _fail(log, "OOM_HOST", "The machine ran out of memory.", "Lower batch_size, image_size or workers.")
+        except KeyboardInterrupt:
+            return _fail(log, "INTERRUPTED", "The training was interrupted.", f"dojang resume {version.reference}")
+        except Exception as e:
+            traceback.print_exc()
+            text = f"{type(e).__name__}: {str(e).strip().splitlines()[0] if str(e).strip() else 'no message'}"
+            return _fail(
+                log, "INTERNAL", f"The training failed: {text}", f"The whole traceback is in {version.train_log}"
+            )
+        log.append("end", state=ended)
+        return 0
+
+
+def _train(version: Version, before: Progress, control: Control, log: EventLog) -> str:
+    spec = version.spec()
+    resume = version.state_file.exists() or version.state_file.with_name("state.previous.pt").exists()
+    if not resume:
+        log.append("start", **_identity(before.attempt + 1), resumed=None)
+        log.append("stage", stage="preparing")
+    from engine.training.run import train
+
+    return train(Job(spec, version, log, control, resume, before))
+
+
+def announce(job: Job, epoch: int, step: int) -> None:
+    """First word of an attempt that goes on from a checkpoint: `step` steps are done, `epoch` (1…) is the one it is in."""
+    job.log.append("start", **_identity(job.before.attempt + 1), resumed={"epoch": epoch, "step": step})
+    job.log.append("stage", stage="preparing")
+
+
+def _identity(attempt: int) -> dict[str, object]:
+    from importlib.metadata import PackageNotFoundError
+    from importlib.metadata import version as package_version
+
+    found = {"python": platform.python_version()}
+    for name in ("dojang", "torch", "ultralytics"):
+        try:
+            found[name] = package_version(name)
+        except PackageNotFoundError:
+            continue
+    return {"attempt": attempt, "pid": os.getpid(), "host": socket.gethostname(), "versions": found}
+
+
+def _fail(log: EventLog, code: str, message: str, hint: str) -> int:
+    try:
+        log.append("error", code=code, message=message, hint=hint)
+        log.append("end", state="failed")
+    except DojangError:
+        traceback.print_exc()  # the disk that failed the training may fail its last word too: the supervisor's record is left
+    return 1
+
+
+def main(argv: list[str]) -> int:
+    """`python -m engine RUN_DIR`: SIGTERM means stop, as the person's own stop does."""
+    if len(argv) != 1:
+        sys.stderr.write("usage: python -m engine RUN_DIR\n")
+        return 2
+    run_dir = Path(argv[0])
+    control_path = version_at(run_dir).control
+
+    def on_term(*_: object) -> None:
+        from engine.control import send
+
+        send(control_path, "stop")
+
+    signal.signal(signal.SIGTERM, on_term)
+    return run(run_dir)
+
+
+__all__ = ["Job", "announce", "main", "run", "version_at"]
