@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import random
 import shutil
 import uuid
@@ -21,7 +20,7 @@ Colour = tuple[int, int, int]
 Frame = tuple[float, float, float, float]  # left, top, right, bottom in pixels
 
 
-def draw(folder: Path, images: int = 300, size: int = 160, seed: int = 0, val: float = 0.2) -> Path:
+def draw(folder: Path, images: int = 400, size: int = 160, seed: int = 0, val: float = 0.2) -> Path:
     """Draw `images` square pictures of `size` pixels into `folder` as an Ultralytics set and return its data.yaml.
 
     The last `val` share of them is the val split. The same arguments draw the same pictures. `folder` appears whole or
@@ -54,7 +53,6 @@ def _write(folder: Path, images: int, size: int, seed: int, val: int) -> None:
     names = "".join(f"  {i}: {name}\n" for i, name in enumerate(SHAPES))
     text = f"train: images/train\nval: images/val\nnames:\n{names}"
     (folder / "data.yaml").write_text(text, encoding="utf-8")
-    os.utime(folder)
 
 
 def _scene(rng: random.Random, size: int) -> tuple[Image, list[str]]:

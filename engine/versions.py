@@ -109,6 +109,10 @@ class Workspace:
         names = [e.name for e in os.scandir(folder) if e.is_dir() and NAME.match(e.name)] if folder.is_dir() else []
         return sorted(names)
 
+    def running(self) -> list[str]:
+        """References of what runs now, in any project."""
+        return [v.reference for name in self.projects() for v in self.project(name).versions() if v.alive()]
+
     def version(self, reference: str) -> Version:
         """The version called `PROJECT/V_0`, `V_0`, or by its name within the current project."""
         project_name, _, wanted = reference.strip().rpartition("/")
@@ -377,7 +381,28 @@ def now_text() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def summaries(versions: list[Version]) -> Iterator[dict[str, Any]]:
+class Folds:
+    """Logs of running versions, folded as they grow: who looks every second must not read them whole every second."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[Progress, int]] = {}
+
+    def of(self, version: Version) -> Progress:
+        """The version's progress up to now."""
+        progress, offset = self._known.get(version.reference, (Progress(), 0))
+        while True:
+            batch, new = events.follow(version.events, offset)
+            if new < offset:  # another log stands there now
+                progress = Progress()
+            progress.apply(batch)
+            if new == offset:
+                break
+            offset = new
+        self._known[version.reference] = (progress, offset)
+        return progress
+
+
+def summaries(versions: list[Version], folds: Folds | None = None) -> Iterator[dict[str, Any]]:
     """`dojang list`'s rows. Logs are folded once and remembered by size and time, so hundreds list in milliseconds."""
     if not versions:
         return
@@ -387,10 +412,14 @@ def summaries(versions: list[Version]) -> Iterator[dict[str, Any]]:
     for version in versions:
         key, signature = version.reference, _signature(version)
         known = cache.get(key)
-        if not known or known["signature"] != signature:
-            known = cache[key] = {"signature": signature, "row": _fold(version)}
+        if known and known["signature"] == signature:
+            yield _with_state(version, dict(known["row"]))
+            continue
+        row = _fold(version, folds.of(version) if folds else version.progress())
+        if row["ended"]:
+            cache[key] = {"signature": signature, "row": dict(row)}
             changed = True
-        yield _with_state(version, dict(known["row"]))
+        yield _with_state(version, row)
     if changed:
         try:
             files.write_json(cache_file, cache)
@@ -417,9 +446,8 @@ def _signature(version: Version) -> list[int]:
     return found
 
 
-def _fold(version: Version) -> dict[str, Any]:
+def _fold(version: Version, progress: Progress) -> dict[str, Any]:
     """The part of a summary that follows from the files alone."""
-    progress = version.progress()
     try:
         spec = version.spec_data()
     except (OSError, DojangError):
@@ -440,6 +468,9 @@ def _fold(version: Version) -> dict[str, Any]:
         "started": progress.started,
         "last_time": progress.last_time,
         "elapsed": round(progress.elapsed(), 1),
+        "remaining": progress.remaining(),
+        "spent_before": progress.spent_before,
+        "attempt_started": progress.attempt_started,
         "fraction": round(progress.fraction, 4),
         "epochs_done": progress.epochs_done,
         "epochs": progress.epochs_total or int(spec.get("epochs") or 0),
@@ -447,6 +478,20 @@ def _fold(version: Version) -> dict[str, Any]:
         "split": "val",
         "test_metrics": (progress.results.get("test") or {}).get("metrics"),
         "error": progress.error,
+        "pace": _pace(progress, spec),
+    }
+
+
+def _pace(progress: Progress, spec: dict[str, Any]) -> dict[str, Any] | None:
+    """How long an epoch takes for each training image, val included: what later estimates rest on."""
+    images = progress.plan.get("train_images")
+    seconds = sorted(sum(e["seconds"].values()) for e in progress.epochs if isinstance(e.get("seconds"), dict))
+    if not images or not seconds:
+        return None
+    return {
+        "seconds_per_image": seconds[len(seconds) // 2] / images,
+        "image_size": int(progress.plan.get("image_size") or spec.get("image_size") or 640),
+        "device": str(spec.get("device", "auto")),
     }
 
 

@@ -11,7 +11,7 @@ import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.control import Control
+from engine.control import Control, send
 from engine.errors import DojangError
 from engine.events import EventLog
 from engine.progress import Progress
@@ -114,16 +114,21 @@ def main(argv: list[str]) -> int:
     if len(argv) != 1:
         sys.stderr.write("usage: python -m engine RUN_DIR\n")
         return 2
-    run_dir = Path(argv[0])
+    return run_in_terminal(Path(argv[0]), interrupt=False)
+
+
+def run_in_terminal(run_dir: Path, *, interrupt: bool = True) -> int:
+    """`run` in the main thread, with SIGTERM, and Ctrl+C if `interrupt`, meaning stop; a second Ctrl+C interrupts."""
     control_path = version_at(run_dir).control
 
-    def on_term(*_: object) -> None:
-        from engine.control import send
-
+    def on_signal(number: int, _frame: object) -> None:
         send(control_path, "stop")
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_IGN)
 
-    signal.signal(signal.SIGTERM, on_term)
+    signal.signal(signal.SIGTERM, on_signal)
+    if interrupt:
+        signal.signal(signal.SIGINT, on_signal)
     return run(run_dir)
 
 
-__all__ = ["Job", "announce", "main", "run", "version_at"]
+__all__ = ["Job", "announce", "main", "run", "run_in_terminal", "version_at"]

@@ -2,7 +2,8 @@
 
 A role is one of `ROLES`, `chart-1` … `chart-6`, the same with `-raw` (a dimmer kin, for the unsmoothed line), or any
 style Textual understands (`bold $accent`). Themes from elsewhere know nothing of charts, so those colours have a
-fallback; in ANSI themes every role maps on the terminal's own 16 colours and on bold and dim.
+fallback; in ANSI themes every role maps on the terminal's own 16 colours and on bold and dim. (Text is dimmed rather
+than grey there, as some palettes hide their grey; a dim curve may be grey, for many terminals do not dim.)
 """
 
 from __future__ import annotations
@@ -70,8 +71,7 @@ class Palette:
         name, raw = role.removesuffix("-raw"), role.endswith("-raw")
         number = (int(name.rpartition("-")[2]) - 1) % CHART_COUNT if name[-1:].isdigit() else 0
         if ansi:
-            colour = parse(ANSI_CHART[number], variables)
-            return (base + colour + (Style(dim=True) if raw else Style())).rich_style
+            return (base + parse("ansi_bright_black" if raw else ANSI_CHART[number], variables)).rich_style
         value = variables.get(name) or variables.get(CHART_FALLBACK[number], "#808080")
         foreground = parse(value, variables).foreground or Color.parse("#808080")
         if raw and base.background is not None and base.background.ansi is None:

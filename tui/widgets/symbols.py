@@ -30,7 +30,7 @@ STATES: dict[str, StateLook] = {
     "queued": StateLook("◌", ":", "$foreground-muted"),
     "preparing": StateLook("◐", "~", "$accent"),
     "preprocessing": StateLook("◐", "~", "$accent"),
-    "training": StateLook("●", "*", "$accent"),
+    "training": StateLook("●", "@", "$accent"),
     "testing": StateLook("◑", "%", "$accent"),
     "done": StateLook("✓", "+", "$success"),
     "paused": StateLook("‖", "=", "$warning"),

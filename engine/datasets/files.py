@@ -1,0 +1,169 @@
+"""Looking at the user's folder: only ever reading, never hanging on a loop, a pipe or a huge file."""
+
+from __future__ import annotations
+
+import os
+import stat
+import unicodedata
+from collections.abc import Iterator
+from pathlib import Path
+
+from engine.datasets.images import is_image
+from engine.datasets.model import Finding, Progress
+from engine.errors import DojangError
+
+LABEL_LIMIT = 16 << 20  # bytes of one annotation; polygons of a crowded image stay far below
+LIST_LIMIT = 256 << 20  # bytes of a list of images; some millions of lines
+BEAT = 1000  # files looked at between two calls of progress
+
+
+class Unreadable(Exception):
+    """A file inside the dataset cannot be read. `code` is a finding's code."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code, self.message = code, message
+
+
+def nfc(text: str) -> str:
+    """The composed form: macOS hands out decomposed Hangul and accents, and the same name must sort and hash alike."""
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
+
+
+def existing(path: str) -> str | None:
+    """`path`, or its other Unicode form, if it exists: lists and folders often disagree on how Hangul is composed."""
+    if there(path):
+        return path
+    if path.isascii():
+        return None
+    others = (unicodedata.normalize(form, path) for form in ("NFC", "NFD"))
+    return next((other for other in others if there(other)), None)
+
+
+def there(path: str | Path) -> bool:
+    """Whether something is at `path`; a name that is too long or holds a NUL, or a closed folder, has nothing."""
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):
+        return False
+
+
+def is_file(path: str | Path) -> bool:
+    try:
+        return Path(path).is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def is_folder(path: str | Path) -> bool:
+    try:
+        return Path(path).is_dir()
+    except (OSError, ValueError):
+        return False
+
+
+def read_text(path: str | Path, limit: int) -> str:
+    """The text of a small regular UTF-8 file, with or without a byte-order mark; Unreadable says what is wrong."""
+    data = read_bytes(path, limit)
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as e:
+        raise Unreadable("bad_encoding", f"The file is not UTF-8 text (byte {e.start + 1}).") from e
+
+
+def read_bytes(path: str | Path, limit: int) -> bytes:
+    try:
+        status = Path(path).stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise Unreadable("unreadable", "This is not a regular file.")
+        if status.st_size > limit:
+            raise Unreadable("too_large", f"The file has {status.st_size:,} bytes; at most {limit:,} are read.")
+        return Path(path).read_bytes()
+    except OSError as e:
+        raise Unreadable("unreadable", f"The file cannot be read: {e.strerror or e}.") from e
+
+
+def walk(folder: str, findings: list[Finding], root: Path, progress: Progress | None = None) -> Iterator[str]:
+    """Everything below `folder` but folders, each real folder once, hidden ones left out; refusals are noted."""
+    seen: set[tuple[int, int]] = set()
+    waiting, count = [folder], 0
+    while waiting:
+        current = waiting.pop()
+        try:
+            status = Path(current).stat()
+            if (status.st_dev, status.st_ino) in seen:
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            with os.scandir(current) as entries:
+                for entry in entries:
+                    if entry.name.startswith("."):
+                        continue
+                    if _is_folder(entry):
+                        waiting.append(entry.path)
+                    else:
+                        yield entry.path
+                    count += 1
+                    if progress and count % BEAT == 0:
+                        progress(0, 0)
+        except OSError as e:
+            message = f"The folder cannot be read: {e.strerror or e}."
+            findings.append(Finding("error", "unreadable_folder", message, relative(current, root)))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself, or to where nobody may look
+        return False
+
+
+def images_below(folder: str, findings: list[Finding], root: Path, progress: Progress | None = None) -> list[str]:
+    """The images below `folder`, in an order that is the same on every system."""
+    found = (path for path in walk(folder, findings, root, progress) if is_image(path))
+    return sorted((path for path in found if sayable(path, findings, root)), key=nfc)
+
+
+def sayable(path: str, findings: list[Finding], root: Path) -> bool:
+    """Whether the name is valid Unicode; one that is not could be neither stored nor shown, so it is noted."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        message = "The file's name is not valid UTF-8: rename it."
+        findings.append(Finding("error", "bad_file_name", message, printable(relative(path, root))))
+        return False
+    return True
+
+
+def printable(path: str) -> str:
+    return os.fsencode(path).decode("utf-8", "replace")
+
+
+def relative(path: str | Path, root: Path) -> str:
+    """`path` from `root`, with "/", when it is inside it; else as it is."""
+    text, base = os.fspath(path), os.fspath(root).rstrip(os.sep) + os.sep
+    return printable(text[len(base) :].replace(os.sep, "/") if text.startswith(base) else text)
+
+
+def absolute(path: str | Path, base: str | Path) -> str:
+    """`path` from `base`, with its `..` resolved by name: symbolic links the user made stay as they are."""
+    return os.path.normpath(Path(base) / path)
+
+
+def from_user(path: str | Path) -> Path:
+    """A path as a person types it, made absolute; `~` is their home."""
+    try:
+        path = Path(path).expanduser()
+    except RuntimeError:  # ~somebody, whom this machine does not know
+        path = Path(path)
+    return Path(absolute(path, Path.cwd()))
+
+
+def require_folder(path: Path) -> None:
+    """Refuse, saying why, a path that is not a folder that can be listed."""
+    try:
+        with os.scandir(path):
+            return
+    except (FileNotFoundError, ValueError):
+        raise DojangError(f"{path} does not exist.", code="NOT_FOUND", hint="Check the path.") from None
+    except OSError as e:
+        raise DojangError(f"{path} cannot be read: {e.strerror}.", code="UNREADABLE", hint="Check its rights.") from e

@@ -1,0 +1,183 @@
+"""The datasets of a workspace: WORKSPACE/datasets/NAME/. The user's folder is only ever pointed at."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+import unicodedata
+import uuid
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from engine.datasets import store
+from engine.datasets.files import from_user, is_folder, nfc, there
+from engine.datasets.model import Counts, Dataset, Finding, Item, Progress
+from engine.errors import DojangError, NotFound
+from engine.files import disk_error, sync_folder
+
+LONGEST_NAME = 64  # characters
+MOST_BYTES = 200  # of a name; file systems allow 255, and temporary names are longer
+RATIOS = (80.0, 10.0, 10.0)
+NAME_RULE = "A name has 1 to 64 letters, digits, '-', '_' or '.', and does not begin with '.' or '-'."
+
+
+def add(
+    workspace: Path,
+    path: Path | str,
+    name: str | None = None,
+    *,
+    ratios: Sequence[float] = RATIOS,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Dataset:
+    """Read the dataset at `path` (a folder or a data.yaml) and register it; DojangError says why it cannot be.
+
+    `ratios` and `seed` count only where a split has to be made. Raise from `progress` to cancel: nothing is left
+    behind. The folder appears whole by a rename, so that two processes adding one name cannot mix: the second fails.
+    """
+    from engine.datasets.formats import open_source
+    from engine.datasets.scan import scan
+    from engine.datasets.split import check_ratios
+
+    check_ratios(ratios)
+    path = from_user(path)
+    name = check_name(name) if name is not None else default_name(path)
+    home = workspace / "datasets" / name
+    if there(home):
+        raise _exists(name)
+    source = open_source(path, progress)
+    result = scan(source, ratios, seed, progress)
+    dataset = Dataset(
+        name=name,
+        root=source.root,
+        format=source.format,
+        task="detect",
+        classes=result.classes,
+        added=datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        split_source=result.split_source,
+        split=result.split,
+        hash=store.content_hash(result.classes, result.items),
+        counts=Counts.of(result.items, result.classes),
+        findings=store.count_findings(result.findings),
+    )
+    _create(home, dataset, result.items, result.findings)
+    return dataset
+
+
+def _create(home: Path, dataset: Dataset, items: list[Item], findings: list[Finding]) -> None:
+    temp = home.with_name(f".{dataset.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        temp.mkdir(parents=True)
+        store.write(temp, dataset, items, findings)
+        _claim(temp, home)
+    except OSError as e:
+        raise disk_error(e, home) from e
+    finally:
+        shutil.rmtree(temp, ignore_errors=True)
+    sync_folder(home.parent)
+
+
+def _claim(temp: Path, home: Path) -> None:
+    try:
+        temp.rename(home)
+    except OSError as e:
+        if e.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise _exists(home.name) from None
+        raise
+
+
+def _exists(name: str) -> DojangError:
+    return DojangError(f"A dataset named {name} already exists.", code="EXISTS", hint="Choose another: --name NAME.")
+
+
+def list_datasets(workspace: Path) -> list[Dataset]:
+    """All datasets, oldest first. Broken ones are left out; `broken` names them."""
+    return sorted((d for d in _read_all(workspace) if isinstance(d, Dataset)), key=lambda d: (d.added, d.name))
+
+
+def broken(workspace: Path) -> list[tuple[str, DojangError]]:
+    """The datasets that cannot be read, by name, and why."""
+    return [entry for entry in _read_all(workspace) if isinstance(entry, tuple)]
+
+
+def _read_all(workspace: Path) -> list[Dataset | tuple[str, DojangError]]:
+    found: list[Dataset | tuple[str, DojangError]] = []
+    for folder in sorted((workspace / "datasets").glob("[!.]*")):
+        try:
+            found.append(store.read_dataset(folder))
+        except DojangError as e:
+            found.append((folder.name, e))
+    return found
+
+
+def load(workspace: Path, name: str) -> Dataset:
+    """The dataset of that name; NotFound if there is none."""
+    return store.read_dataset(_home(workspace, name))
+
+
+def items(workspace: Path, name: str) -> list[Item]:
+    """Every usable image with its boxes, by path."""
+    return store.read_items(_home(workspace, name))
+
+
+def findings(workspace: Path, name: str) -> list[Finding]:
+    """What was found wrong when the dataset was added: errors first, then by file."""
+    return store.read_findings(_home(workspace, name))
+
+
+def verify(workspace: Path, name: str) -> list[str]:
+    """Paths of the items whose image is no longer there, as in Item.path. DojangError if the whole folder is gone."""
+    dataset = load(workspace, name)
+    if not is_folder(dataset.root):
+        hint = "Mount it or put it back, or add the dataset again from where it is now."
+        raise DojangError(f"The folder of {name}, {dataset.root}, is gone.", code="DATASET_GONE", hint=hint)
+    return [item.path for item in items(workspace, name) if not there(dataset.image(item))]
+
+
+def remove(workspace: Path, name: str) -> None:
+    """Forget a dataset, broken or not. Its images and labels stay where they are."""
+    home = _home(workspace, name)
+    trash = home.with_name(f".{home.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        home.rename(trash)
+    except OSError as e:
+        raise disk_error(e, home) from e
+    shutil.rmtree(trash, ignore_errors=True)
+    sync_folder(home.parent)
+
+
+def _home(workspace: Path, name: str) -> Path:
+    home = workspace / "datasets" / nfc(name)
+    if not _is_name(nfc(name)) or not is_folder(home):
+        names = ", ".join(dataset.name for dataset in list_datasets(workspace)[:10])
+        hint = f"There are: {names}." if names else "Add one: dojang dataset add PATH."
+        raise NotFound(f"There is no dataset named {name}.", hint=hint)
+    return home
+
+
+def check_name(name: str) -> str:
+    """The composed name; DojangError if it could not be a folder's or would be awkward on a command line."""
+    name = nfc(name.strip())
+    if not _is_name(name):
+        raise DojangError(f"{name[:80]!r} cannot name a dataset.", code="BAD_NAME", hint=NAME_RULE)
+    return name
+
+
+def default_name(path: Path) -> str:
+    """The name of the dataset's folder, with what a name may not hold replaced by '-'."""
+    folder = path.parent if path.suffix.lower() in (".yaml", ".yml") else path
+    text = "".join(c if _may_hold(c) else "-" for c in nfc(folder.name)).lstrip(".-")[:LONGEST_NAME]
+    while len(text.encode()) > MOST_BYTES:
+        text = text[:-1]
+    return text.rstrip("-") or "dataset"
+
+
+def _is_name(name: str) -> bool:
+    fits = 1 <= len(name) <= LONGEST_NAME and len(name.encode("utf-8", "replace")) <= MOST_BYTES
+    return fits and name[0] not in ".-" and all(map(_may_hold, name))
+
+
+def _may_hold(character: str) -> bool:
+    """Letters, their marks and digits of any script, and `-_.`."""
+    return character in "-_." or unicodedata.category(character)[0] in "LMN"

@@ -1,0 +1,151 @@
+"""Ultralytics detection sets: where data.yaml's images and their label files are."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from engine.datasets.description import Description, load_description
+from engine.datasets.files import (
+    LIST_LIMIT,
+    Unreadable,
+    absolute,
+    existing,
+    images_below,
+    is_folder,
+    nfc,
+    read_text,
+    relative,
+    sayable,
+    there,
+)
+from engine.datasets.formats import Entry, Source
+from engine.datasets.images import is_image
+from engine.datasets.model import SPLITS, Finding, Progress, Severity, Split
+from engine.datasets.rows import parse_rows
+from engine.datasets.split import settle
+from engine.errors import DojangError
+
+
+def read_yolo(path: Path, progress: Progress | None = None) -> Source:
+    """List what a data.yaml names. Without val images, or with the same as train's, train is to be divided."""
+    description = load_description(path)
+    reader = _Reader(description, _root(description), progress)
+    images = {split: reader.images(split) for split in SPLITS}
+    if not images["train"]:
+        looked = ", ".join(str(reader.place(place) or place) for place in description.places["train"])
+        hint = "Check `train` in the data.yaml; images end in jpg, jpeg, png, bmp, webp, tif or tiff."
+        raise DojangError(f"{path} leads to no training images: looked in {looked}.", code="NO_IMAGES", hint=hint)
+    parts = settle(images, partial(relative, root=reader.root), relative(path, reader.root), reader.findings)
+    entries = [Entry(image, reader.label(image), parts[image]) for image in sorted(parts, key=nfc)]
+    reader.note_orphans(entries)
+    parse = partial(parse_rows, classes=len(description.classes), keypoints=description.keypoints)
+    return Source(reader.root, "yolo", description.classes, parse, entries, reader.findings, path.name)
+
+
+def _root(description: Description) -> Path:
+    """The folder that the splits are relative to: `path`, or the data.yaml's own when that leads nowhere.
+
+    Sets are moved and `path` stays behind, so the first of the two that has a train place is taken.
+    """
+    own = description.path.parent
+    roots = [Path(absolute(description.base, own)), own] if description.base else [own]
+    for root in roots:
+        if any(_place(root, place) for place in description.places["train"]):
+            return root
+    looked = " nor ".join(str(absolute(description.places["train"][0], root)) for root in dict.fromkeys(roots))
+    hint = "Correct `path` and `train` in the data.yaml, or put the images there."
+    raise DojangError(f"{description.path}: there is no {looked}.", code="NO_IMAGES", hint=hint)
+
+
+def _place(root: Path, place: str) -> str | None:
+    """Where `place` is. Exporters write one `../` too many, and ultralytics forgives it; so it is forgiven here."""
+    for text in (place, place.removeprefix("../")):
+        if found := existing(absolute(text, root)):
+            return found
+    return None
+
+
+class _Reader:
+    """Lists images, remembering which folders were taken whole and where each folder's labels are."""
+
+    def __init__(self, description: Description, root: Path, progress: Progress | None) -> None:
+        self.description, self.root, self.progress = description, root, progress
+        self.findings: list[Finding] = []
+        self._whole: set[str] = set()
+        self._labels: dict[str, str] = {}
+
+    def place(self, place: str) -> str | None:
+        return _place(self.root, place)
+
+    def images(self, split: Split) -> list[str]:
+        """Absolute paths of a split's images, each once."""
+        found: list[str] = []
+        for place in self.description.places[split]:
+            where = self.place(place)
+            if where is None:
+                self._note("warning", "missing_split", f"{split} names {place!r}, which does not exist.")
+            elif is_folder(where):
+                below = images_below(where, self.findings, self.root, self.progress)
+                self._whole.update(str(Path(image).parent) for image in below)
+                found += below
+            elif is_image(where):
+                found.append(where)
+            elif where.lower().endswith(".txt"):
+                found += self._listed(where)
+            else:
+                self._note("error", "bad_split", f"{split} names {place!r}: not a folder, image or .txt list.")
+        return list(dict.fromkeys(found))
+
+    def _note(self, severity: Severity, code: str, message: str) -> None:
+        self.findings.append(Finding(severity, code, message, relative(self.description.path, self.root)))
+
+    def _listed(self, path: str) -> list[str]:
+        """Images that a .txt list names: from the list's folder with `./`, else from the root, or from that folder."""
+        try:
+            lines = [text for line in read_text(path, LIST_LIMIT).splitlines() if (text := line.strip())]
+        except Unreadable as e:
+            self.findings.append(Finding("error", e.code, e.message, relative(path, self.root)))
+            return []
+        beside = Path(path).parent
+        found = []
+        for line in lines:
+            if not is_image(line):
+                continue
+            bases = [beside] if line.startswith("./") else [self.root, beside]
+            options = [absolute(line, base) for base in bases]
+            found.append(next((where for option in options if (where := existing(option))), options[0]))
+        if len(found) < len(lines):
+            message = f"{len(lines) - len(found)} of its lines do not name an image."
+            self.findings.append(Finding("warning", "bad_list", message, relative(path, self.root)))
+        return [image for image in found if sayable(image, self.findings, self.root)]
+
+    def label(self, image: str) -> str:
+        """Where the image's label file would be."""
+        path = Path(image)
+        folder = str(path.parent)
+        if folder not in self._labels:
+            self._labels[folder] = _label_folder(folder)
+        return f"{self._labels[folder]}/{path.stem}.txt"
+
+    def note_orphans(self, entries: list[Entry]) -> None:
+        """Note label files that no image belongs to, where a folder's images were all taken."""
+        expected = {nfc(entry.label) for entry in entries if entry.label}
+        for folder in sorted(self._whole):
+            labels = Path(self._labels.get(folder) or folder)
+            if str(labels) == folder:
+                continue
+            for path in sorted(labels.glob("*.txt")):
+                if nfc(str(path)) not in expected and path.name != "classes.txt":
+                    message = "There is no image for this label file."
+                    file = relative(path, self.root)
+                    self.findings.append(Finding("warning", "label_without_image", message, file))
+
+
+def _label_folder(folder: str) -> str:
+    """Where labels of the images in `folder` are: the last `images` of its path read as `labels`, else beside them."""
+    for path in (folder, str(Path(folder).resolve())):
+        head, images, tail = f"{path}/".rpartition("/images/")
+        if images and there(where := f"{head}/labels/{tail}".rstrip("/")):
+            return where
+    return folder

@@ -1,0 +1,189 @@
+"""From a filled-in form to a running version: the checks, facts and estimate that the wizard and `dojang train` share."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from engine import catalog, weights
+from engine.datasets import registry
+from engine.datasets.model import Dataset, Split
+from engine.errors import DojangError, Invalid, Problem
+from engine.servers import local
+from engine.spec import Label, Spec, advice, parse, problems, resolved_optimizer
+from engine.versions import Version, Workspace, summaries
+
+LOW_DISK = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a spec amounts to on its data: everything the confirmation shows beyond the spec itself.
+
+    `seconds` is an estimate from the pace of `pace_from`, an earlier version; None while there is none.
+    """
+
+    spec: Spec
+    dataset: Dataset
+    steps_per_epoch: int
+    steps: int
+    optimizer: str
+    lr: float
+    momentum: float
+    warnings: tuple[str, ...]
+    weights: str
+    seconds: float | None
+    pace_from: str
+
+
+def check(workspace: Workspace, data: dict[str, Any]) -> list[Problem]:
+    """Every problem of a spec at once: its fields, its data set, its weights."""
+    found = problems(data)
+    broken = {p.field for p in found}
+    if "dataset" not in broken and (problem := _dataset_problem(workspace, str(data["dataset"]))):
+        found.append(problem)
+    if not broken & {"model", "weights", "download"}:
+        problem = _weights_problem(workspace, data)
+        found += [problem] if problem else []
+    return found
+
+
+def _dataset_problem(workspace: Workspace, name: str) -> Problem | None:
+    try:
+        dataset = registry.load(workspace.path, name)
+    except DojangError as e:
+        return Problem("dataset", f"{e.message} {e.hint}".strip())
+    if not dataset.counts.per_split["train"].images:
+        return Problem("dataset", f"“{name}” has no image in its train split.")
+    if not dataset.counts.per_split["val"].images:
+        return Problem("dataset", f"“{name}” has no image in its val split.")
+    return None
+
+
+def _weights_problem(workspace: Workspace, data: dict[str, Any]) -> Problem | None:
+    chosen = str(data.get("weights", "scratch"))
+    model = catalog.find(str(data.get("model", "yolov8n")))
+    if chosen == "scratch":
+        return None
+    if chosen != "pretrained":
+        place = Path(chosen).expanduser()
+        return None if place.is_file() else Problem("weights", f"there is no file {place}")
+    if weights.find(model, workspace) or str(data.get("download", "")).lower() in ("true", "1", "yes", "on"):
+        return None
+    return Problem(
+        "weights",
+        f"{model.pretrained} is not on this machine. Put it into {workspace.weights}, allow the download "
+        "(download=true), or start from scratch (weights=scratch)",
+    )
+
+
+def plan(workspace: Workspace, spec: Spec) -> Plan:
+    """What `spec` amounts to. Raises NotFound when its data set is not registered."""
+    dataset = registry.load(workspace.path, spec.dataset)
+    train_images = dataset.counts.per_split["train"].images
+    per_epoch = max(1, math.ceil(train_images / spec.batch_size))
+    steps = per_epoch * spec.epochs
+    # ultralytics decides "auto" by the number of updates at its nominal batch size
+    updates = math.ceil(train_images / max(spec.batch_size, spec.nominal_batch_size)) * spec.epochs
+    name, lr, momentum = resolved_optimizer(spec, len(dataset.classes), updates)
+    seconds, pace_from = estimate(workspace, spec, dataset)
+    warnings = [*advice(spec, len(dataset.classes), updates, train_images), *_circumstances(workspace, dataset)]
+    return Plan(
+        spec, dataset, per_epoch, steps, name, lr, momentum, tuple(warnings), start_from(workspace, spec), seconds, pace_from
+    )  # fmt: skip
+
+
+def start_from(workspace: Workspace, spec: Spec) -> str:
+    """Where the first weights come from, said plainly."""
+    model = catalog.find(spec.model)
+    if spec.weights == "scratch":
+        return "scratch: random weights"
+    if spec.weights != "pretrained":
+        return f"the file {Path(spec.weights).expanduser()}"
+    found = weights.find(model, workspace)
+    if found:
+        return f"pretrained on {model.trained_on}: {found}"
+    return f"pretrained on {model.trained_on}: {model.pretrained}, downloaded first into {workspace.weights}"
+
+
+def estimate(workspace: Workspace, spec: Spec, dataset: Dataset) -> tuple[float | None, str]:
+    """Seconds that the training may take, from the pace of the latest version alike in model and device; and which."""
+    candidates = [v for name in workspace.projects() for v in workspace.project(name).versions()]
+    images = dataset.counts.per_split["train"].images
+    best: tuple[float, dict[str, Any]] | None = None
+    for row in summaries(candidates):
+        pace = row.get("pace")
+        if (
+            pace
+            and row["model"] == spec.model
+            and pace["device"] == spec.device
+            and (best is None or row["last_time"] > best[0])
+        ):
+            best = (row["last_time"], row)
+    if best is None:
+        return None, ""
+    pace = best[1]["pace"]
+    area = (spec.image_size / pace["image_size"]) ** 2
+    return spec.epochs * images * pace["seconds_per_image"] * area, f"{best[1]['project']}/{best[1]['version']}"
+
+
+def _circumstances(workspace: Workspace, dataset: Dataset) -> list[str]:
+    """Warnings about the data and this machine."""
+    found = []
+    place = workspace.ensure().path
+    free = shutil.disk_usage(place).free / 2**30
+    if free < LOW_DISK:
+        found.append(f"Only {free:.1f} GiB are free at {place}: checkpoints may not fit.")
+    if not dataset.counts.per_split["test"].images:
+        found.append("The data set has no test split: results are those on val, which also chose the best weights.")
+    splits: tuple[Split, ...] = ("train", "val")
+    for split in splits:
+        per_class = dataset.counts.per_split[split].per_class
+        missing = [c for c in dataset.classes if not per_class.get(c)]
+        if missing:
+            found.append(f"No object of {', '.join(missing[:4])} in the {split} split.")
+    running = workspace.running()
+    if running:
+        found.append(f"{', '.join(running)} is training on this machine: both will be slower.")
+    return found
+
+
+def create(workspace: Workspace, data: dict[str, Any], label: Label, project: str | None = None) -> Version:
+    """Check everything and lay down the version, not yet started. Raises Invalid with every problem at once."""
+    found = check(workspace, data)
+    if found:
+        raise Invalid(found)
+    spec = parse(data)
+    dataset = registry.load(workspace.path, spec.dataset)
+    if spec.dataset_hash and spec.dataset_hash != dataset.hash:
+        raise Invalid([Problem("dataset_hash", f"“{spec.dataset}” has changed since this spec was written")])
+    spec = spec.model_copy(update={"dataset_hash": dataset.hash})
+    return workspace.project(project).create(spec, label)
+
+
+def create_and_start(workspace: Workspace, data: dict[str, Any], label: Label, project: str | None = None) -> Version:
+    """`create`, then start it on this machine."""
+    version = create(workspace, data, label, project)
+    local.start(version)
+    return version
+
+
+def command(spec: Spec, label: Label, project: str) -> str:
+    """The command that does what the wizard is about to do."""
+    import shlex
+
+    from engine.spec import changed
+
+    words = ["dojang", "train", "--dataset", spec.dataset, "--model", spec.model, "--project", project]
+    words += ["--name", label.name] if label.name else []
+    for tag in label.tags:
+        words += ["--tag", tag]
+    words += ["--memo", label.memo] if label.memo else []
+    for name in changed(spec):
+        if name != "model":
+            value = getattr(spec, name)
+            words += ["--set", f"{name}={str(value).lower() if isinstance(value, bool) else value}"]
+    return shlex.join(words)

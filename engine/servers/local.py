@@ -1,0 +1,117 @@
+"""This machine as a server: start, stop and resume a version's worker so that it outlives whoever asked."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import IO
+
+import engine
+from engine import control, files
+from engine.errors import DojangError
+from engine.versions import Version
+
+START_TIMEOUT = 30.0
+
+
+def start(version: Version) -> None:
+    """Launch the version's worker under a supervisor of its own session; return once its lock is surely held.
+
+    Raises DojangError(RUNNING) when it runs already. Its output goes to `train.log`, its input is null.
+    """
+    try:
+        lock = os.open(version.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        output = os.open(version.train_log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as e:
+        raise files.disk_error(e, version.path) from e
+    try:
+        _claim(version, lock)
+        version.control.unlink(missing_ok=True)
+        version.exit_record.unlink(missing_ok=True)
+        subprocess.run(
+            [sys.executable, "-P", "-m", "engine.servers.supervisor", str(version.path), str(lock)],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            pass_fds=[lock],
+            env=_environment(),
+            cwd="/",
+            start_new_session=True,
+            timeout=START_TIMEOUT,
+            check=True,
+        )
+    except (subprocess.SubprocessError, OSError) as e:
+        raise DojangError(
+            f"The worker could not be started: {e}", code="START_FAILED", hint=f"See {version.train_log}"
+        ) from e
+    finally:
+        os.close(output)
+        os.close(lock)
+
+
+def hold(version: Version) -> IO[bytes]:
+    """Take the version's lock for a training in this very process; closing the returned file gives it back."""
+    try:
+        lock = version.lock.open("ab")
+    except OSError as e:
+        raise files.disk_error(e, version.path) from e
+    try:
+        _claim(version, lock.fileno())
+    except DojangError:
+        lock.close()
+        raise
+    version.control.unlink(missing_ok=True)
+    version.exit_record.unlink(missing_ok=True)
+    return lock
+
+
+def _claim(version: Version, lock: int) -> None:
+    """Take the run's lock, and date it: whoever reads an older last word in the log knows that it no longer counts."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as e:
+        hint = f"Watch it: dojang follow {version.reference}"
+        raise DojangError(f"{version.reference} is running already.", code="RUNNING", hint=hint) from e
+    os.ftruncate(lock, 0)
+    os.write(lock, f"{os.getpid()} {time.time():.3f}\n".encode())
+
+
+def _environment() -> dict[str, str]:
+    """The worker's environment: ours, able to import this very package, without what belongs to a login."""
+    keep = {k: v for k, v in os.environ.items() if not k.startswith(("SSH_", "TEXTUAL"))}
+    home = Path(engine.__file__).parent.parent
+    if home.name not in ("site-packages", "dist-packages"):
+        keep["PYTHONPATH"] = os.pathsep.join(p for p in (str(home), keep.get("PYTHONPATH", "")) if p)
+    keep["PYTHONUNBUFFERED"] = "1"
+    return keep
+
+
+def resume(version: Version) -> None:
+    """Go on from the last checkpoint, or from the beginning where there is none. Raises DojangError when it is done."""
+    state = version.state(version.progress(skip_steps=True))
+    if state == "done":
+        raise DojangError(f"{version.reference} is done.", code="DONE", hint="Train a new version for more.")
+    start(version)
+
+
+def request(version: Version, what: control.Request) -> None:
+    """Ask a running version to stop or to finish. Raises DojangError(NOT_RUNNING) when nothing runs."""
+    if not version.alive():
+        state = version.state(version.progress(skip_steps=True))
+        raise DojangError(f"{version.reference} is not running: it is {state}.", code="NOT_RUNNING")
+    control.send(version.control, what)
+
+
+def wait(version: Version, seconds: float) -> str:
+    """Wait until the version no longer runs, at most `seconds`; return its state then."""
+    end = time.monotonic() + seconds
+    while version.alive() and time.monotonic() < end:
+        time.sleep(0.05)
+    return version.state(version.progress(skip_steps=True))
+
+
+__all__ = ["hold", "request", "resume", "start", "wait"]

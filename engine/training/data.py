@@ -1,0 +1,109 @@
+"""What a training is fed: the registered items, checked against what is really there now."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+
+from engine.datasets import SPLITS, Box, Dataset, Item, findings, items, load, verify
+from engine.errors import DojangError
+from engine.spec import Spec
+
+NAMED = 10  # files that an error lists
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One image of a split. Sizes in pixels as shown; `boxes` as parts of the image."""
+
+    path: str  # absolute
+    height: int
+    width: int
+    boxes: tuple[Box, ...]
+
+
+@dataclass(frozen=True)
+class Material:
+    """The data set as it is trained on. `notes` are worth telling the person."""
+
+    dataset: Dataset
+    samples: dict[str, list[Sample]]  # by split
+    notes: list[str]
+
+    @property
+    def images(self) -> dict[str, int]:
+        return {split: len(found) for split, found in self.samples.items()}
+
+
+def gather(spec: Spec, workspace: Path, tick: Callable[[int, int], bool]) -> Material | None:
+    """The samples of each split; None when `tick` (called with images done and in all) says to stop.
+
+    Raises DojangError: NOT_FOUND, DATA_CHANGED when the set is not the one the spec was made for, DATASET_GONE, or
+    BAD_DATASET naming the files that are missing.
+    """
+    dataset = load(workspace, spec.dataset)
+    if spec.dataset_hash and spec.dataset_hash != dataset.hash:
+        raise DojangError(
+            f"The data set {spec.dataset} is not the one this training was set up with: its contents differ.",
+            code="DATA_CHANGED",
+            hint="Train a new version on it as it is now.",
+        )
+    every = items(workspace, spec.dataset)
+    missing, changed = [], 0
+    for done, item in enumerate(every):
+        if done % 256 == 0 and not tick(done, len(every)):
+            return None
+        try:
+            changed += dataset.image(item).stat().st_size != item.bytes
+        except OSError:
+            missing.append(item.path)
+    if missing:
+        verify(workspace, spec.dataset)  # says it better when the whole folder is gone
+        raise missing_images(dataset.name, missing)
+    tick(len(every), len(every))
+    return _sort(dataset, every, workspace, changed)
+
+
+def missing_images(name: str, paths: list[str]) -> DojangError:
+    """Say which images of the data set cannot be read."""
+    shown = "\n".join(paths[:NAMED]) + (f"\n… and {len(paths) - NAMED} more" if len(paths) > NAMED else "")
+    count = "An image is" if len(paths) == 1 else f"{len(paths)} images are"
+    return DojangError(
+        f"{count} missing from the data set {name} or cannot be read:\n{shown}",
+        code="BAD_DATASET",
+        hint="Put them back and resume, or add the folder as a new data set and train on that.",
+    )
+
+
+def _sort(dataset: Dataset, every: list[Item], workspace: Path, changed: int) -> Material:
+    """Items by split. An image without an annotation is background where the format says so (Ultralytics), else unused."""
+    damaged: set[str] = set()
+    if dataset.format == "yolo" and any(not item.labelled for item in every):
+        found = findings(workspace, dataset.name)
+        damaged = {PurePath(f.file).stem for f in found if f.severity == "error"}
+    samples: dict[str, list[Sample]] = {split: [] for split in SPLITS}
+    background = unused = 0
+    for item in every:
+        if not item.labelled and (dataset.format != "yolo" or PurePath(item.path).stem in damaged):
+            unused += 1
+            continue
+        background += not item.labelled
+        samples[item.split].append(Sample(str(dataset.image(item)), item.height, item.width, item.boxes))
+    for split in ("train", "val"):
+        if not samples[split]:
+            raise DojangError(
+                f"The data set {dataset.name} has no labelled images in {split}.",
+                code="BAD_DATASET",
+                hint="Label some, or add the folder again with a split that gives each part a share.",
+            )
+    notes = [
+        text
+        for count, text in (
+            (background, f"{background} images have no label file: they are taken as background."),
+            (unused, f"{unused} images have no usable annotation: they are left out."),
+            (changed, f"{changed} images have another size in bytes than when the data set was added."),
+        )
+        if count
+    ]
+    return Material(dataset, samples, notes)

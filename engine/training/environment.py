@@ -1,0 +1,174 @@
+"""What the libraries must find around them before they are imported, and what this machine computes with."""
+
+from __future__ import annotations
+
+import os
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from engine.errors import DojangError
+from engine.files import disk_error
+
+if TYPE_CHECKING:
+    import torch
+
+    from engine.spec import Spec
+
+GIB = 2**30
+
+
+def prepare(cache: Path, threads: int | None) -> None:
+    """Set what ultralytics and torch read once, at import: folders inside our cache, no network, no code from files."""
+    count = str(threads or cores())
+    own = {
+        "YOLO_CONFIG_DIR": str(cache / "ultralytics"),
+        "MPLCONFIGDIR": str(cache / "matplotlib"),
+        "YOLO_OFFLINE": "1",
+        "YOLO_AUTOINSTALL": "0",
+        "YOLO_VERBOSE": "0",
+        "ULTRALYTICS_SAFE_LOAD": "1",
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # so that cuda:N is the GPU that nvidia-smi calls N
+        "OMP_NUM_THREADS": count,
+        "MKL_NUM_THREADS": count,
+    }
+    os.environ.update(own)
+    try:
+        for name in ("YOLO_CONFIG_DIR", "MPLCONFIGDIR"):
+            Path(own[name]).mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise disk_error(e, cache) from e
+
+
+def cores() -> int:
+    """CPU cores that this process may really use: a container's quota counts, not the host's number."""
+    found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()[:2]
+        return max(1, min(found, int(quota) // int(period)))
+    except (OSError, ValueError, ZeroDivisionError):
+        return found
+
+
+def choose_device(wanted: str) -> torch.device:
+    """The device that the spec asks for. Raises DojangError(BAD_DEVICE) saying which there are when it is not there."""
+    import torch
+
+    if wanted == "auto":
+        return torch.device("cuda", _most_free()) if torch.cuda.is_available() else torch.device("cpu")
+    device = torch.device(wanted)
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    there = {"cpu": True, "cuda": (device.index or 0) < count, "mps": torch.backends.mps.is_available()}
+    if not there.get(device.type, False):
+        names = ["cpu", *(f"cuda:{i}" for i in range(count)), *(["mps"] if there["mps"] else [])]
+        raise DojangError(
+            f"This machine has no {wanted}.",
+            code="BAD_DEVICE",
+            hint=f"Set device to auto or one of {', '.join(names)}.",
+        )
+    return device
+
+
+def _most_free() -> int:
+    """Index, as torch counts, of the GPU with the most free memory.
+
+    The driver is asked first: asking through torch would leave half a GiB of context behind on every GPU.
+    """
+    import torch
+
+    from engine.servers.inventory import gpus_now
+
+    count = torch.cuda.device_count()
+    if count == 1:
+        return 0
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(count)))
+    names = [name.strip() for name in visible.split(",")]
+    gpus = gpus_now()[0]
+    free = [next((g.memory_free for g in gpus if name in (str(g.index), g.uuid)), None) for name in names[:count]]
+    known = [f if f is not None else torch.cuda.mem_get_info(i)[0] / GIB for i, f in enumerate(free)]
+    return known.index(max(known))
+
+
+def device_name(device: torch.device) -> str:
+    import torch
+
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def use(device: torch.device, threads: int) -> None:
+    """Make `device` current and settle how torch computes on it.
+
+    On a GPU the same seed gives the same training only with deterministic kernels; on a CPU they change no bit and
+    cost an eighth of the time, so they stay off there.
+    """
+    import torch
+
+    torch.set_num_threads(threads)
+    on_gpu = device.type == "cuda"
+    if on_gpu:
+        torch.cuda.set_device(device)
+        os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
+    torch.use_deterministic_algorithms(on_gpu, warn_only=True)
+    torch.backends.cudnn.deterministic = on_gpu
+    torch.utils.deterministic.fill_uninitialized_memory = not on_gpu
+
+
+def memory(device: torch.device) -> float | None:
+    """GiB that the training holds: reserved on the GPU, else the resident memory of this process; None if unknown."""
+    import torch
+
+    if device.type == "cuda":
+        return round(torch.cuda.memory_reserved(device) / GIB, 3)
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except (OSError, ValueError, IndexError):
+        return None
+    return round(pages * os.sysconf("SC_PAGE_SIZE") / GIB, 3)
+
+
+def worker_count(spec: Spec, device: torch.device) -> int:
+    """Processes that load images. On a CPU they would only take cores from the training itself."""
+    if spec.workers is not None:
+        return spec.workers
+    return 0 if device.type == "cpu" else min(8, cores())
+
+
+@dataclass(frozen=True)
+class Precision:
+    """How wide the arithmetic of training steps is: "off" is 32 bits throughout."""
+
+    name: Literal["off", "fp16", "bf16"]
+    device: torch.device
+
+    @property
+    def scaled(self) -> bool:
+        """Whether gradients need scaling, lest small ones vanish: only 16-bit floats with a short exponent do."""
+        return self.name == "fp16"
+
+    @property
+    def channels_last(self) -> bool:
+        """Whether images are laid out channel by channel last: faster on CUDA, and on a CPU with bf16 (1.8×)."""
+        return self.device.type == "cuda" or (self.device.type == "cpu" and self.name == "bf16")
+
+    def autocast(self) -> AbstractContextManager[object]:
+        import torch
+
+        dtype = {"off": None, "fp16": torch.float16, "bf16": torch.bfloat16}[self.name]
+        return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
+
+
+def choose_precision(wanted: str, device: torch.device) -> Precision:
+    """`wanted` as the spec spells it. Raises DojangError(BAD_DEVICE) for what the device cannot do."""
+    import torch
+
+    if wanted == "auto":
+        return Precision("fp16" if device.type == "cuda" else "off", device)
+    hint = "Set amp to auto or off."
+    if wanted == "fp16" and device.type != "cuda":
+        raise DojangError(f"16-bit floats (fp16) need a CUDA GPU, not {device.type}.", code="BAD_DEVICE", hint=hint)
+    if wanted == "bf16" and device.type == "mps":
+        raise DojangError("bf16 is for CUDA and the CPU, not mps.", code="BAD_DEVICE", hint=hint)
+    if wanted == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise DojangError(f"{device_name(device)} has no bf16.", code="BAD_DEVICE", hint=hint)
+    return Precision("fp16" if wanted == "fp16" else "bf16" if wanted == "bf16" else "off", device)

@@ -1,0 +1,325 @@
+"""YOLOv5 and YOLOv8: ultralytics' model, augmentation, loss and metrics, driven as a library.
+
+None of its trainer is used, and with it none of its writing, plotting, asking and downloading.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import math
+from collections.abc import Iterator
+from copy import copy
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from ultralytics.cfg import get_cfg
+from ultralytics.data.build import InfiniteDataLoader, build_dataloader, seed_worker
+from ultralytics.models.yolo.detect.val import DetectionValidator
+from ultralytics.nn.tasks import DetectionModel
+from ultralytics.utils import LOGGER, nms
+
+from engine import catalog
+from engine.spec import Spec
+from engine.training import loading
+from engine.training.data import Material
+from engine.training.environment import Precision, worker_count
+from engine.training.kernels import ultralytics_weights
+from engine.training.kernels.ultralytics_data import Counters, ManifestDataset
+from engine.training.randomness import EndlessBatches
+from engine.training.session import Batch, Between, Evaluation
+
+STRIDE = 32  # of every model in the catalog
+KEEP_SHARE = 0.25  # of the free memory, at most, goes to decoded images
+NMS_SECONDS = 600.0  # an image; upstream's limit of 0.05 makes metrics depend on how busy the machine is
+
+
+class Detector:
+    """A YOLO detector and the data to train it with. Implements `engine.training.session.Session`."""
+
+    def __init__(
+        self,
+        spec: Spec,
+        material: Material,
+        precision: Precision,
+        scratch: Path,
+        weights: Path | None,
+        structure: dict[str, int] | None = None,
+    ) -> None:
+        """Build model and loaders. `weights` is the file to start from; `structure` that of a checkpoint to take up."""
+        LOGGER.setLevel(logging.ERROR)  # what it has to say in between is said by our own events
+        self.spec, self.material, self.precision, self.scratch = spec, material, precision, scratch
+        self.device = precision.device
+        self.workers = worker_count(spec, self.device)
+        self.images, self.classes = material.images, len(material.dataset.classes)
+        self.arguments = _arguments(spec, material)
+        self.data = {
+            "nc": self.classes,
+            "names": dict(enumerate(material.dataset.classes)),
+            "channels": 3,
+        }
+        self.model, self.weights_text = self._build(weights, structure)
+        self.loss_names: tuple[str, ...] = tuple(self.model.init_criterion().loss_names)
+        counters = Counters(spec.seed, self._mosaic_closes()) if spec.exact_resume else None
+        self.train_data = self._dataset("train", counters)
+        self.steps_per_epoch = math.ceil(len(self.train_data) / spec.batch_size)
+        self._loader: InfiniteDataLoader | None = None if counters else self._upstream_loader()
+        self._stream: Iterator[Batch] | None = None
+        self._mosaic_closed = False
+        self._val: dict[str, DataLoader[Any]] = {"val": self._val_loader("val")}
+
+    # Building
+
+    def _build(self, weights: Path | None, structure: dict[str, int] | None) -> tuple[DetectionModel, str]:
+        config = catalog.find(self.spec.model).config
+        model = DetectionModel(config, ch=3, nc=self.classes, verbose=False)
+        model.names = self.data["names"]  # before weights are loaded: rows of the head are matched by class name
+        text = "random weights"
+        if structure and structure["head"] != _head_width(model):
+            # Weights of more classes widen the head they are loaded into; a donor of that width does the same again.
+            model.load(DetectionModel(config, ch=3, nc=structure["head"], verbose=False), verbose=False)
+        elif weights and not structure:
+            text = ultralytics_weights.transfer(model, weights, self.spec.model)
+        model = model.to(self.device)
+        if self.precision.channels_last:
+            model = model.to(memory_format=torch.channels_last)
+        model.nc, model.args = self.classes, self.arguments
+        model.set_head_attr(max_det=self.arguments.max_det)
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad = ".dfl" not in name  # fixed weights that turn a distribution into a distance
+        return model, text
+
+    def _mosaic_closes(self) -> int:
+        """The epoch, 0…, from which on mosaic is off."""
+        return self.spec.epochs - self.spec.close_mosaic if self.spec.close_mosaic else self.spec.epochs
+
+    def _dataset(self, split: str, counters: Counters | None) -> ManifestDataset:
+        training = split == "train"
+        free = psutil.virtual_memory().available * KEEP_SHARE / max(1, self.workers) / 2
+        return ManifestDataset(
+            self.material.samples[split],
+            counters,
+            room=int(free) if counters or not training else 0,
+            data=self.data,
+            task="detect",
+            imgsz=self.spec.image_size,
+            batch_size=self.spec.batch_size * (1 if training else 2),
+            augment=training,
+            hyp=self.arguments,
+            rect=not training,
+            stride=STRIDE,
+            pad=0.0 if training else 0.5,
+        )
+
+    def _upstream_loader(self) -> InfiniteDataLoader:
+        """Upstream's own shuffling, drawn from generators that run on from epoch to epoch."""
+        loader = build_dataloader(self.train_data, self.spec.batch_size, self.workers, shuffle=True, device=self.device)
+        loader.worker_init_fn = _begin_seeded
+        return loader
+
+    def _exact_stream(self, epoch: int, skip: int) -> Iterator[Batch]:
+        spec = self.spec
+        order = EndlessBatches(len(self.train_data), spec.batch_size, spec.seed, spec.epochs, epoch, skip)
+        return iter(self._plain_loader(self.train_data, self.workers, batch_sampler=order, prefetch=4))
+
+    def _val_loader(self, split: str) -> DataLoader[Any]:
+        data = self._dataset(split, None)
+        size = min(self.spec.batch_size * 2, len(data))
+        workers = min(self.workers * 2, math.ceil(len(data) / size))
+        return self._plain_loader(data, workers, batch_size=size, prefetch=2)
+
+    def _plain_loader(self, data: ManifestDataset, workers: int, prefetch: int, **how: Any) -> DataLoader[Any]:
+        return DataLoader(
+            data,
+            num_workers=workers,
+            collate_fn=data.collate_fn,
+            pin_memory=self.device.type == "cuda",
+            worker_init_fn=loading.begin,
+            multiprocessing_context=loading.context() if workers else None,
+            prefetch_factor=prefetch if workers else None,
+            persistent_workers=workers > 0,
+            **how,
+        )
+
+    # Training
+
+    def batches(self, epoch: int, skip: int) -> Iterator[Batch]:
+        if self.spec.exact_resume:
+            if self._stream is None:
+                self._stream = self._exact_stream(epoch, skip)
+            return itertools.islice(self._stream, self.steps_per_epoch - skip)
+        assert self._loader is not None
+        if epoch >= self._mosaic_closes() and not self._mosaic_closed:
+            self._mosaic_closed = True
+            self.train_data.close_mosaic(hyp=copy(self.arguments))
+            self._loader.reset()
+        return itertools.islice(iter(self._loader), self.steps_per_epoch - skip)
+
+    def size(self, batch: Batch) -> int:
+        return int(batch["img"].shape[0])
+
+    def loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        loss, parts = self.model(self._to_device(batch))
+        return loss.sum(), torch.stack(list(parts.values())).float()
+
+    def _to_device(self, batch: Batch) -> Batch:
+        moved = {
+            k: v.to(self.device, non_blocking=self.device.type == "cuda") if isinstance(v, Tensor) else v
+            for k, v in batch.items()
+        }
+        moved["img"] = moved["img"].float() / 255
+        if self.precision.channels_last:
+            moved["img"] = moved["img"].to(memory_format=torch.channels_last)
+        return moved
+
+    def boosted(self) -> set[int]:
+        return {id(p) for p in self.model.model[-1].cv3.parameters()}
+
+    # Evaluation
+
+    @torch.no_grad()
+    def evaluate(self, model: nn.Module, split: str, between: Between) -> Evaluation | None:
+        if split not in self._val:
+            self._val[split] = self._val_loader(split)
+        loader = self._val[split]
+        judge = _Judge(loader, self.scratch, args=copy(self.arguments))
+        judge.device, judge.data = self.device, self.data
+        model = model.eval()
+        judge.init_metrics(model)
+        sums: Tensor | None = None
+        for done, batch in enumerate(loader):
+            if not between(done, len(loader)):
+                return None
+            batch = self._to_device(batch)
+            with (
+                self.precision.autocast() if self.precision.scaled else torch.autocast(self.device.type, enabled=False)
+            ):
+                found = model(batch["img"])
+                parts = torch.stack(list(model.loss(batch, found)[1].values())).float()
+            sums = parts if sums is None else sums + parts
+            judge.update_metrics(judge.postprocess(found), batch)
+        if not between(len(loader), len(loader)):
+            return None
+        assert sums is not None
+        return self._judged(judge, split, (sums.cpu() / len(loader)).tolist())
+
+    def _judged(self, judge: _Judge, split: str, losses: list[float]) -> Evaluation:
+        stats = judge.get_stats()
+        names = {"map50": "mAP50(B)", "map50_95": "mAP50-95(B)", "precision": "precision(B)", "recall": "recall(B)"}
+        return Evaluation(
+            split=split,
+            images=self.images[split],
+            metrics={ours: round(float(stats[f"metrics/{theirs}"]), 5) for ours, theirs in names.items()},
+            per_class=_per_class(judge, self.material.dataset.classes),
+            fitness=round(float(stats["fitness"]), 5),
+            losses={name: round(v, 5) for name, v in zip(self.loss_names, losses, strict=True)},
+        )
+
+    # Files
+
+    def structure(self) -> dict[str, int]:
+        return {"head": _head_width(self.model)}
+
+    def export(self, model: nn.Module, path: Path) -> None:
+        ultralytics_weights.write(model, path, vars(self.arguments))
+
+    def exported(self, path: Path) -> nn.Module:
+        """The weights as people will use them: rounded to 16 bits by the file, convolutions and norms fused."""
+        model = ultralytics_weights.read(path)
+        model.args = self.arguments
+        return model.eval().fuse(verbose=False).to(self.device)
+
+    def close(self) -> None:
+        if self._loader is not None:
+            self._loader.close()
+        self._stream = None
+        self._val.clear()
+
+
+class _Judge(DetectionValidator):
+    """ultralytics' metrics, batch by batch, without its loop."""
+
+    def postprocess(self, preds: Any) -> list[dict[str, Tensor]]:
+        found = nms.non_max_suppression(
+            preds,
+            self.args.conf,
+            self.args.iou,
+            multi_label=True,
+            max_det=self.args.max_det,
+            max_time_img=NMS_SECONDS,
+        )
+        return [{"bboxes": x[:, :4], "conf": x[:, 4], "cls": x[:, 5], "extra": x[:, 6:]} for x in found]
+
+
+def _begin_seeded(worker: int) -> None:
+    seed_worker(worker)
+    loading.begin(worker)
+
+
+def _head_width(model: DetectionModel) -> int:
+    """Channels of the hidden layers that tell classes apart."""
+    return int(model.model[-1].cv3[0][-1].in_channels)
+
+
+def _per_class(judge: _Judge, classes: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Every class; one without labels in the split has no metrics."""
+    metrics = judge.metrics
+    rows = {int(cls): metrics.class_result(i) for i, cls in enumerate(metrics.ap_class_index)}
+    found = []
+    for number, name in enumerate(classes):
+        row = rows.get(number)
+        precision, recall, map50, map50_95 = (round(float(v), 5) for v in row) if row else (None,) * 4
+        found.append(
+            {
+                "name": name,
+                "map50": map50,
+                "map50_95": map50_95,
+                "precision": precision,
+                "recall": recall,
+                "images": int(metrics.nt_per_image[number]),
+                "labels": int(metrics.nt_per_class[number]),
+            }
+        )
+    return found
+
+
+def _arguments(spec: Spec, material: Material) -> Any:
+    """The spec in ultralytics' own spelling."""
+    most = max(len(s.boxes) for split in ("train", "val") for s in material.samples[split])
+    overrides = {
+        "task": "detect",
+        "mode": "train",
+        "model": catalog.find(spec.model).config,
+        "epochs": spec.epochs,
+        "patience": spec.patience,
+        "batch": spec.batch_size,
+        "imgsz": spec.image_size,
+        "seed": spec.seed,
+        "nbs": spec.nominal_batch_size,
+        "weight_decay": spec.weight_decay,
+        "warmup_epochs": spec.warmup_epochs,
+        "warmup_momentum": spec.warmup_momentum,
+        "lrf": spec.final_lr_ratio,
+        "cos_lr": spec.schedule == "cosine",
+        "box": spec.box_loss,
+        "cls": spec.class_loss,
+        "dfl": spec.dfl_loss,
+        "mosaic": spec.mosaic,
+        "close_mosaic": spec.close_mosaic,
+        "mixup": spec.mixup,
+        "hsv_h": spec.hue,
+        "hsv_s": spec.saturation,
+        "hsv_v": spec.brightness,
+        "degrees": spec.rotation,
+        "translate": spec.translate,
+        "scale": spec.scale,
+        "fliplr": spec.flip_horizontal,
+        "flipud": spec.flip_vertical,
+        "plots": False,
+        "max_det": max(300, most),  # an image may not hold more objects than may be found in it
+    }
+    return get_cfg(overrides=overrides)

@@ -1,0 +1,115 @@
+"""Images and labels for ultralytics' models, taken from our manifest instead of from beside the user's images.
+
+ultralytics' own dataset writes a label cache beside the labels, rewrites JPEGs that it deems corrupt, reads and
+deletes `.npy` files beside the images, and unpickles whatever cache it finds. None of that code is reached from here.
+"""
+
+from __future__ import annotations
+
+import os
+from copy import copy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ultralytics.data.augment import Albumentations, Compose
+from ultralytics.data.dataset import YOLODataset
+from ultralytics.data.utils import check_file_speeds
+
+from engine.training import randomness
+from engine.training.data import Sample
+from engine.training.session import UnreadableImage
+
+NOWHERE = Path(os.devnull) / "none.npy"  # never exists
+Loaded = tuple[np.ndarray, tuple[int, int], tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class Counters:
+    """What the randomness of exact training is drawn from. Mosaic is off from epoch `closes` (0…) on."""
+
+    seed: int
+    closes: int
+
+
+class ManifestDataset(YOLODataset):
+    """ultralytics' dataset on samples in memory.
+
+    With `counters` it takes (epoch, index) keys and draws all augmentation from them. `room` is how many bytes of
+    decoded, resized images each process may keep; it changes nothing but the speed.
+    """
+
+    def __init__(self, samples: list[Sample], counters: Counters | None, room: int, **arguments: Any) -> None:
+        self.samples = sorted(samples, key=lambda s: s.path)
+        self.counters, self.room = counters, room
+        self._kept: dict[int, Loaded] = {}
+        # "ram" makes mosaic pick from all images, not from those that happened to be loaded lately
+        super().__init__(img_path="", cache="ram" if counters else None, **arguments)
+        self.npy_files = [NOWHERE] * self.ni
+        if counters:
+            hyp = copy(arguments["hyp"])
+            hyp.mosaic = hyp.mixup = hyp.cutmix = hyp.copy_paste = 0.0
+            self.closed = self.build_transforms(hyp)
+
+    def get_img_files(self, img_path: Any) -> list[str]:
+        files = [s.path for s in self.samples]
+        if not self._exact:
+            check_file_speeds(files)  # draws from `random`, as it does upstream: the same seed must draw the same
+        return files
+
+    @property
+    def _exact(self) -> bool:
+        return self.counters is not None
+
+    def get_labels(self) -> list[dict[str, Any]]:
+        return [_label(s) for s in self.samples]
+
+    def check_cache_ram(self, safety_margin: float = 1.0) -> bool:
+        """Never load everything up front: `load_image` keeps what fits as it comes."""
+        return False
+
+    def build_transforms(self, hyp: Any) -> Compose:
+        """Upstream's own, less what draws from generators that counters do not reach."""
+        transforms = super().build_transforms(hyp=hyp)
+        if self._exact:
+            transforms.transforms = [t for t in transforms.transforms if not isinstance(t, Albumentations)]
+        return transforms
+
+    def __getitem__(self, key: Any) -> dict[str, Any]:
+        if self.counters is None:
+            item: dict[str, Any] = super().__getitem__(key)
+            return item
+        epoch, index = key
+        randomness.seed_image(self.counters.seed, epoch, index)
+        transforms = self.transforms if epoch < self.counters.closes else self.closed
+        found: dict[str, Any] = transforms(self.get_image_and_label(index))
+        return found
+
+    def load_image(self, i: int, rect_mode: bool = True, resize_short: bool = False) -> Loaded:
+        kept = self._kept.get(i)
+        if kept is None:
+            try:
+                image, original, resized = super().load_image(i, rect_mode, resize_short)
+            except Exception as e:
+                raise UnreadableImage(self.im_files[i]) from e
+            if image.nbytes > self.room:
+                return image, original, resized
+            self.room -= image.nbytes
+            kept = self._kept[i] = image, original, resized
+        # Colour augmentation writes into the image it is given, so the kept one is never handed out.
+        return kept[0].copy(), kept[1], kept[2]
+
+
+def _label(sample: Sample) -> dict[str, Any]:
+    rows = np.array(sample.boxes, dtype=np.float32).reshape(-1, 5)
+    return {
+        "im_file": sample.path,
+        "shape": (sample.height, sample.width),
+        "cls": rows[:, 0:1],
+        "bboxes": rows[:, 1:],
+        "segments": [],
+        "keypoints": None,
+        "normalized": True,
+        "bbox_format": "xywh",
+    }

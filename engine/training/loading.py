@@ -1,0 +1,38 @@
+"""The processes that load images: how they start, and how they end with the training whatever ends it."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+from typing import Any
+
+PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
+
+
+def context() -> Any:
+    """How processes are started. Forked ones share the labels of a large data set instead of each getting a copy."""
+    return multiprocessing.get_context("fork") if sys.platform == "linux" else None
+
+
+def begin(_worker: int) -> None:
+    """First thing in each process.
+
+    It lets go of the run's lock, which would otherwise look held after the training is gone; forgets the training's
+    signal handlers, of which SIGTERM's would write a stop request; and asks the kernel to end it with the training.
+    """
+    lock = os.environ.get("DOJANG_LOCK_FD", "")
+    if lock.isdigit():
+        try:
+            os.close(int(lock))
+        except OSError:
+            pass
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() == 1:  # it died before we asked
+            os._exit(1)

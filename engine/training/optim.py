@@ -1,0 +1,101 @@
+"""Optimizers over ultralytics' three kinds of parameters, and the running average of the weights."""
+
+from __future__ import annotations
+
+import math
+from copy import deepcopy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+Group = dict[str, Any]
+NORMS = tuple(cls for name, cls in nn.__dict__.items() if "Norm" in name and isinstance(cls, type))
+BOOST = 3  # MuSGD trains the classification layers of a detector at this many times the rate, as ultralytics does
+
+
+def build(
+    model: nn.Module, name: str, lr: float, momentum: float, weight_decay: float, boosted: set[int]
+) -> torch.optim.Optimizer:
+    """The optimizer called `name`. Groups and their order are ultralytics' own, so that updates agree to the last bit.
+
+    Each group has a `kind` (weight, norm, bias or muon) and an `initial_lr`, which the loop scales by the schedule.
+    Weights decay; biases and the weights of normalisation layers do not.
+    """
+    kinds = _kinds(model, muon=name == "MuSGD")
+    common = _arguments(name, lr, momentum)
+    decays = {"weight": weight_decay, "norm": 0.0, "bias": 0.0, "muon": weight_decay}
+    groups: list[Group] = []
+    for kind, parameters in kinds.items():
+        group: Group = {**common, "kind": kind, "weight_decay": decays[kind], "initial_lr": lr}
+        if name == "MuSGD":
+            group["use_muon"] = kind == "muon"
+            high = [p for p in parameters if id(p) in boosted]
+            rest = [p for p in parameters if id(p) not in boosted]
+            groups.append({**group, "params": high, "lr": lr * BOOST, "initial_lr": lr * BOOST})
+            groups.append({**group, "params": rest})
+        else:
+            groups.append({**group, "params": parameters})
+    if name == "MuSGD":
+        from ultralytics.optim import MuSGD
+
+        return MuSGD(params=groups, muon=0.2, sgd=1.0)
+    on_gpu = next(model.parameters()).is_cuda
+    fused = {"fused": True} if name in ("Adam", "AdamW") and on_gpu else {}
+    classes: dict[str, Any] = {
+        "SGD": torch.optim.SGD,
+        "Adam": torch.optim.Adam,
+        "AdamW": torch.optim.AdamW,
+        "NAdam": torch.optim.NAdam,
+        "RAdam": torch.optim.RAdam,
+        "RMSProp": torch.optim.RMSprop,
+    }
+    return classes[name](groups, **fused)
+
+
+def _kinds(model: nn.Module, muon: bool) -> dict[str, list[nn.Parameter]]:
+    kinds: dict[str, list[nn.Parameter]] = {"weight": [], "norm": [], "bias": []}
+    if muon:
+        kinds["muon"] = []
+    for module_name, module in model.named_modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if muon and parameter.ndim in (2, 4):  # Muon orthogonalises matrices and filters, nothing else
+                kinds["muon"].append(parameter)
+            elif "bias" in f"{module_name}.{name}":
+                kinds["bias"].append(parameter)
+            elif isinstance(module, NORMS):
+                kinds["norm"].append(parameter)
+            else:
+                kinds["weight"].append(parameter)
+    return kinds
+
+
+def _arguments(name: str, lr: float, momentum: float) -> Group:
+    if name in ("SGD", "MuSGD"):
+        return {"lr": lr, "momentum": momentum, "nesterov": True}
+    if name == "RMSProp":
+        return {"lr": lr, "momentum": momentum}
+    return {"lr": lr, "betas": (momentum, 0.999)}
+
+
+class Average:
+    """A running average of everything floating in a model: it is what gets evaluated, exported and chosen from.
+
+    It follows closely in the first few thousand updates and slowly later: its decay is 0.9999 · (1 - e^(-n/2000)) after
+    n updates (ultralytics' numbers).
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = deepcopy(model).eval().requires_grad_(False)
+        self.updates = 0
+        self._pairs: tuple[list[Tensor], list[Tensor]] | None = None
+
+    def update(self, model: nn.Module) -> None:
+        self.updates += 1
+        decay = 0.9999 * (1 - math.exp(-self.updates / 2000))
+        if self._pairs is None:  # tensors are updated in place, so the lists are made once
+            current = model.state_dict()
+            floating = [k for k, v in self.model.state_dict().items() if v.dtype.is_floating_point]
+            averaged = self.model.state_dict()
+            self._pairs = [averaged[k] for k in floating], [current[k] for k in floating]
+        torch._foreach_lerp_(*self._pairs, 1 - decay)

@@ -1,0 +1,68 @@
+"""What the loop asks of a kernel. Everything that differs between families of models is behind this one protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+Batch = Any
+Between = Callable[[int, int], bool]
+"""Called with (batches done, in all) during an evaluation; False abandons it."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One model on one split. `metrics` and `per_class` as the event log has them; `fitness` chooses the best."""
+
+    split: str
+    images: int
+    metrics: dict[str, float]
+    per_class: list[dict[str, Any]]
+    fitness: float
+    losses: dict[str, float]
+
+
+class Session(Protocol):
+    """A model on a device and the data to train it with, ready for the first step."""
+
+    model: nn.Module
+    loss_names: tuple[str, ...]
+    images: dict[str, int]  # by split
+    classes: int
+    steps_per_epoch: int
+    weights_text: str  # what the model started from, said plainly
+
+    def batches(self, epoch: int, skip: int) -> Iterator[Batch]:
+        """The batches of `epoch` (0…) after the first `skip`. Raises UnreadableImage."""
+
+    def size(self, batch: Batch) -> int:
+        """How many images are in it."""
+
+    def loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """What to minimise, and its parts in the order of `loss_names`, detached, float32. Must not wait for a GPU."""
+
+    def evaluate(self, model: nn.Module, split: str, between: Between) -> Evaluation | None:
+        """Losses and metrics of `model` on a split; None when `between` abandoned it."""
+
+    def boosted(self) -> set[int]:
+        """Ids of parameters that MuSGD trains at three times the rate."""
+
+    def structure(self) -> dict[str, int]:
+        """What a checkpoint must remember to build the same tensors again."""
+
+    def export(self, model: nn.Module, path: Path) -> None:
+        """Write `model` as a file of the library's own, whole or not at all. Raises DojangError(DISK_FULL, …)."""
+
+    def exported(self, path: Path) -> nn.Module:
+        """Read back what `export` wrote, ready for `evaluate`."""
+
+    def close(self) -> None:
+        """End the processes that load images."""
+
+
+class UnreadableImage(Exception):
+    """An image that was there when the training began cannot be read any more. The text is its path alone."""

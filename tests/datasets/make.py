@@ -1,0 +1,72 @@
+"""Small data sets drawn for the tests, whole or with one thing wrong."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+Corners = tuple[Any, Any, Any, Any]
+
+
+def image_bytes(width: int = 40, height: int = 30, kind: str = "JPEG", orientation: int = 0) -> bytes:
+    image = Image.new("RGB", (width, height), (90, 120, 60))
+    exif = Image.Exif()
+    if orientation:
+        exif[0x0112] = orientation
+    out = io.BytesIO()
+    image.save(out, kind, exif=exif) if orientation else image.save(out, kind)
+    return out.getvalue()
+
+
+def put(path: Path, content: str | bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def yolo(root: Path, rows: dict[str, str | None] | None = None, yaml: str | None = None) -> Path:
+    """An Ultralytics set. `rows` gives the label text by `split/stem`; None leaves the label file out."""
+    if rows is None:
+        rows = {f"train/{i}": "0 0.5 0.5 0.2 0.2\n" for i in range(4)} | {"val/9": "1 0.5 0.5 0.5 0.5\n"}
+    for key, text in rows.items():
+        put(root / "images" / f"{key}.jpg", image_bytes())
+        if text is not None:
+            put(root / "labels" / f"{key}.txt", text)
+    put(root / "data.yaml", yaml or "train: images/train\nval: images/val\nnames: [cat, dog]\n")
+    return root
+
+
+def xml(objects: list[tuple[str, Corners]], size: tuple[int, int] = (40, 30)) -> str:
+    parts = [
+        f"<object><name>{name}</name><difficult>0</difficult><bndbox><xmin>{b[0]}</xmin><ymin>{b[1]}</ymin>"
+        f"<xmax>{b[2]}</xmax><ymax>{b[3]}</ymax></bndbox></object>"
+        for name, b in objects
+    ]
+    head = f"<size><width>{size[0]}</width><height>{size[1]}</height><depth>3</depth></size>"
+    return f"<annotation><filename>x.jpg</filename>{head}{''.join(parts)}</annotation>"
+
+
+def voc(root: Path, annotations: dict[str, str | None], lists: dict[str, list[str]] | None = None) -> Path:
+    """A Pascal VOC set. `annotations` gives the XML by stem; None leaves it out."""
+    (root / "Annotations").mkdir(parents=True, exist_ok=True)
+    for stem, text in annotations.items():
+        put(root / "JPEGImages" / f"{stem}.jpg", image_bytes())
+        if text is not None:
+            put(root / "Annotations" / f"{stem}.xml", text)
+    for name, stems in (lists or {}).items():
+        put(root / "ImageSets" / "Main" / f"{name}.txt", "".join(f"{stem}\n" for stem in stems))
+    return root
+
+
+def snapshot(root: Path) -> dict[str, tuple[int, int, int, bytes]]:
+    """Everything under `root` that writing would change: mode, size, time of change and content."""
+    found = {}
+    for path in sorted([root, *root.rglob("*")]):
+        status = path.lstat()
+        content = path.read_bytes() if path.is_file() else b""
+        found[os.fspath(path)] = (status.st_mode, status.st_size, status.st_mtime_ns, content)
+    return found

@@ -1,0 +1,82 @@
+"""Image headers: sizes as shown, and no file that would fail to decode in the middle of a training."""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from engine.datasets.images import BadImage, is_image, measure
+from tests.datasets.make import image_bytes, put
+
+KINDS = [("a.jpg", "JPEG"), ("a.png", "PNG"), ("a.bmp", "BMP"), ("a.webp", "WEBP"), ("a.tif", "TIFF")]
+
+
+def fault(path: Path) -> str:
+    with pytest.raises(BadImage) as error:
+        measure(str(path))
+    assert str(path) not in error.value.message
+    return error.value.code
+
+
+@pytest.mark.parametrize(("name", "kind"), KINDS)
+def test_size_of_each_format(tmp_path: Path, name: str, kind: str) -> None:
+    data = image_bytes(40, 30, kind)
+    assert measure(str(put(tmp_path / name, data))) == (40, 30, len(data), None)
+
+
+@pytest.mark.parametrize(("name", "kind"), KINDS)
+@pytest.mark.parametrize("orientation", [3, 6, 8])
+def test_a_rotated_image_has_its_size_as_shown(tmp_path: Path, name: str, kind: str, orientation: int) -> None:
+    if kind == "BMP":
+        kind = "JPEG"
+    size = measure(str(put(tmp_path / name, image_bytes(40, 30, kind, orientation))))
+    assert size[:2] == ((40, 30) if orientation == 3 else (30, 40))
+
+
+@pytest.mark.parametrize(("name", "kind"), KINDS)
+def test_a_file_cut_short_is_refused_and_left_as_it_is(tmp_path: Path, name: str, kind: str) -> None:
+    noise = Image.frombytes("RGB", (64, 64), os.urandom(64 * 64 * 3))
+    noise.save(tmp_path / name, kind)
+    data = (tmp_path / name).read_bytes()
+    cut = put(tmp_path / f"cut-{name}", data[: len(data) * 2 // 3])
+    assert fault(cut) == "corrupt_image"
+    assert cut.read_bytes() == data[: len(data) * 2 // 3]
+
+
+def test_a_jpeg_with_an_odd_end_that_decodes_is_kept_with_a_note(tmp_path: Path) -> None:
+    size = measure(str(put(tmp_path / "a.jpg", image_bytes() + b"\0\0")))
+    assert size.note and size.note[0] == "odd_end"
+
+
+def test_other_faults(tmp_path: Path) -> None:
+    assert fault(tmp_path / "none.jpg") == "missing_image"
+    assert fault(tmp_path / "nul\0.jpg") == "missing_image"
+    assert fault(put(tmp_path / "empty.jpg", b"")) == "empty_image"
+    assert fault(put(tmp_path / "text.jpg", "<html>not found</html>")) == "corrupt_image"
+    assert fault(put(tmp_path / "gif.jpg", image_bytes(kind="GIF"))) == "corrupt_image"
+    assert fault(put(tmp_path / "small.png", image_bytes(9, 30, "PNG"))) == "small_image"
+    os.mkfifo(tmp_path / "pipe.jpg")
+    assert fault(tmp_path / "pipe.jpg") == "unreadable_image"
+    (tmp_path / "loop.jpg").symlink_to("loop.jpg")
+    assert fault(tmp_path / "loop.jpg") in ("missing_image", "unreadable_image")
+
+
+def test_a_decompression_bomb_is_refused_by_its_header(tmp_path: Path) -> None:
+    def chunk(tag: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + tag + data + struct.pack(">I", zlib.crc32(tag + data))
+
+    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    data = (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"0" * 99)) + chunk(b"IEND", b"")
+    )
+    assert fault(put(tmp_path / "bomb.png", data)) == "large_image"
+
+
+def test_suffixes() -> None:
+    assert all(map(is_image, ("a.jpg", "a.JPEG", "b.Png", "c.bmp", "d.webp", "e.tif", "f.TIFF", "g.h.jpg")))
+    assert not any(map(is_image, ("a.txt", "jpg", ".jpg", "a.jpg.bak", "a.gif", "a.npy")))

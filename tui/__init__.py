@@ -1,0 +1,1 @@
+"""The terminal side of dojang: screens and commands. Never imports torch."""

@@ -1,0 +1,476 @@
+"""What each command does. Tables for people, JSON for scripts; errors are raised and told by `tui.cli.main`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from engine import versions
+from engine.errors import DojangError, Invalid, NotFound, Problem
+from engine.versions import Version, Workspace
+from tui import words
+from tui.cli import workspace_path
+
+Arguments = argparse.Namespace
+
+
+def _workspace(a: Arguments) -> Workspace:
+    return Workspace(workspace_path(a))
+
+
+def _out(text: str = "") -> None:
+    sys.stdout.write(text + "\n")
+
+
+def _json(value: Any) -> None:
+    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2, default=str) + "\n")
+
+
+def _table(titles: list[str], rows: list[list[str]], right: frozenset[int] = frozenset()) -> None:
+    """Columns as wide as their widest cell, in terminal cells; `right` are aligned right."""
+    from rich.cells import cell_len
+
+    widths = [max(cell_len(r[i]) for r in [titles, *rows]) for i in range(len(titles))]
+    for row in [titles, *rows]:
+        cells = []
+        for i, text in enumerate(row):
+            pad = " " * (widths[i] - cell_len(text))
+            cells.append(pad + text if i in right else text + pad)
+        _out("  ".join(cells).rstrip())
+
+
+# Data sets
+
+
+def dataset_add(a: Arguments) -> None:
+    from engine.datasets import registry
+
+    try:
+        ratios = tuple(float(p) for p in a.split.split("/"))
+    except ValueError:
+        ratios = ()
+    if len(ratios) != 3:
+        raise DojangError(f"“{a.split}” is not a split.", code="BAD_SPLIT", hint="Write it as 80/10/10.")
+    shown = sys.stderr.isatty() and not a.json
+
+    def progress(done: int, total: int) -> None:
+        if shown:
+            sys.stderr.write(
+                f"\rreading {done} of {total or '…'} images\x1b[K" + ("\n" if total and done == total else "")
+            )
+
+    found = registry.add(
+        _workspace(a).ensure().path, Path(a.path), a.name, ratios=ratios, seed=a.seed, progress=progress
+    )
+    _show_dataset(a, found.name)
+
+
+def dataset_list(a: Arguments) -> None:
+    from engine.datasets import registry
+
+    found = registry.list_datasets(_workspace(a).path)
+    if a.json:
+        return _json([d.to_json() for d in found])
+    if not found:
+        return _out("No data set yet. Add one: dojang dataset add PATH")
+    rows = [
+        [
+            d.name,
+            d.task,
+            str(d.counts.images),
+            str(d.counts.labels),
+            str(len(d.classes)),
+            words.when(d.added),
+            str(d.root),
+        ]
+        for d in found
+    ]
+    return _table(["name", "task", "images", "labels", "classes", "added", "folder"], rows, frozenset({2, 3, 4}))
+
+
+def dataset_show(a: Arguments) -> None:
+    _show_dataset(a, a.name)
+
+
+def _show_dataset(a: Arguments, name: str) -> None:
+    from engine.datasets import registry
+    from engine.datasets.model import SPLITS
+
+    path = _workspace(a).path
+    found = registry.load(path, name)
+    findings = registry.findings(path, found.name)
+    if a.json:
+        listed = [
+            {"severity": f.severity, "code": f.code, "message": f.message, "file": f.file, "object": f.object}
+            for f in findings
+        ]
+        return _json({**found.to_json(), "findings": listed})
+    counts = found.counts
+    _out(f"{found.name}: {found.task}, {found.format}, {found.root}")
+    made = f"made here {found.split}" if found.split_source == "made" else "the set's own"
+    unlabelled = f", {counts.unlabelled} without labels" if counts.unlabelled else ""
+    _out(f"{words.plural(counts.images, 'image')}{unlabelled}, {words.plural(counts.labels, 'label')}; split: {made}")
+    _out()
+    splits = [s for s in SPLITS if counts.per_split[s].images]
+    rows = [["images"] + [str(counts.per_split[s].images) for s in splits] + [str(counts.images)]]
+    for name in found.classes:
+        rows.append(
+            [name]
+            + [str(counts.per_split[s].per_class.get(name, 0)) for s in splits]
+            + [str(counts.per_class.get(name, 0))]
+        )
+    _table(["", *splits, "all"], rows, frozenset(range(1, len(splits) + 2)))
+    if findings:
+        _out()
+        for f in findings[:20]:
+            where = f"{f.file}, object {f.object}" if f.object else f.file
+            _out(words.clean(f"{f.severity}: {where}: {f.message}"))
+        if len(findings) > 20:
+            _out(f"… and {len(findings) - 20} more: dojang dataset show {found.name} --json")
+    return None
+
+
+def dataset_remove(a: Arguments) -> None:
+    from engine.datasets import registry
+
+    registry.remove(_workspace(a).path, a.name)
+    _json({"removed": a.name}) if a.json else _out(f"{a.name} is forgotten. Its folder was not touched.")
+
+
+# Training
+
+
+def train(a: Arguments) -> int:
+    """Start, or with --foreground be, a training."""
+    from engine import launch
+    from engine.spec import parse_label
+
+    workspace = _workspace(a).ensure()
+    data, label, project = _request(a)
+    found = parse_label(label)
+    version = launch.create(workspace, data, found, project)
+    if a.foreground:
+        return _foreground(version, a.json)
+    from engine.servers import local
+
+    local.start(version)
+    if a.follow:
+        return follow_version(version, a.json)
+    if a.json:
+        _json({"version": version.id, "project": version.project.name, "run_dir": str(version.path)})
+    else:
+        _out(f"{version.reference} is started. Watch it: dojang follow {version.reference}")
+    return 0
+
+
+def _request(a: Arguments) -> tuple[dict[str, Any], dict[str, Any], str | None]:
+    """Spec, label and project from a spec.toml and the options beside it; options win."""
+    data: dict[str, Any] = {}
+    if a.spec:
+        from engine.files import read_toml
+
+        try:
+            data = read_toml(Path(a.spec))
+        except OSError as e:
+            raise DojangError(
+                f"{a.spec} cannot be read: {e.strerror}.", code="BAD_SPEC", hint="Give the path of a spec.toml."
+            ) from e
+    table = data.pop("version", {})
+    label = dict(table) if isinstance(table, dict) else {}
+    project = label.pop("project", None)
+    wrong = []
+    for assignment in a.set:
+        key, sign, value = assignment.partition("=")
+        if not sign:
+            wrong.append(Problem("--set", f"“{assignment}” is not KEY=VALUE"))
+            continue
+        data[key.strip()] = None if value.strip().lower() in ("", "none") else value.strip()
+    if wrong:
+        raise Invalid(wrong)
+    data.update({k: v for k, v in (("dataset", a.dataset), ("model", a.model)) if v})
+    label.update({k: v for k, v in (("name", a.name), ("tags", a.tag), ("memo", a.memo)) if v})
+    return data, label, a.project or project
+
+
+def _foreground(version: Version, as_json: bool) -> int:
+    """The worker's own function in this process; a thread reads the log back and prints it."""
+    import threading
+
+    from engine import worker
+    from engine.servers import local
+
+    lock = local.hold(version)
+    done = threading.Event()
+    printer = threading.Thread(target=_print_until, args=(version, done, as_json), daemon=True)
+    printer.start()
+    try:
+        worker.run_in_terminal(version.path)
+    finally:
+        done.set()
+        printer.join()
+        lock.close()
+    return _verdict(version)
+
+
+def follow(a: Arguments) -> int:
+    return follow_version(_workspace(a).version(a.version), a.json)
+
+
+def follow_version(version: Version, as_json: bool) -> int:
+    """Print events as they come until the run is over."""
+    import threading
+
+    done = threading.Event()
+    printer = threading.Thread(target=_print_until, args=(version, done, as_json), daemon=True)
+    printer.start()
+    try:
+        while version.alive():
+            time.sleep(0.2)
+    finally:
+        done.set()
+        printer.join()
+    return _verdict(version)
+
+
+def _print_until(version: Version, done: Any, as_json: bool) -> None:
+    """Every event as a JSON line, or what a person wants to read of it."""
+    from engine import events
+    from tui.lines import Lines
+
+    offset, lines = 0, Lines()
+    while True:
+        over = done.is_set()
+        batch, new = events.follow(version.events, offset)
+        for event in batch:
+            if as_json:
+                _out(json.dumps(event, ensure_ascii=False))
+            else:
+                for line in lines.of(event):
+                    _out(words.clean(line))
+        sys.stdout.flush()
+        if over and new == offset:
+            return
+        offset = new
+        if not batch:
+            done.wait(0.2)
+
+
+def _verdict(version: Version) -> int:
+    row = version.summary()
+    if row["state"] != "done" and row["error"]:
+        sys.stderr.write(f"dojang: {row['error']['message']}\n{row['error']['hint']}\n")
+    return 0 if row["state"] == "done" else 1
+
+
+def stop(a: Arguments) -> int:
+    from engine.servers import local
+
+    version = _workspace(a).version(a.version)
+    local.request(version, "finish" if a.finish else "stop")
+    state = "asked" if a.no_wait else local.wait(version, 3600)
+    if a.json:
+        _json({"version": version.id, "project": version.project.name, "state": state})
+    elif state == "asked":
+        _out(f"{version.reference} was asked to {'finish' if a.finish else 'stop'}.")
+    else:
+        _out(
+            f"{version.reference} is {state}."
+            + (f" Go on: dojang resume {version.reference}" if state == "stopped" else "")
+        )
+    return 0
+
+
+def resume(a: Arguments) -> None:
+    from engine.servers import local
+
+    version = _workspace(a).version(a.version)
+    local.resume(version)
+    if a.json:
+        return _json({"version": version.id, "project": version.project.name, "run_dir": str(version.path)})
+    return _out(f"{version.reference} goes on. Watch it: dojang follow {version.reference}")
+
+
+# Versions
+
+
+def list_versions(a: Arguments) -> None:
+    workspace = _workspace(a)
+    names = workspace.projects() if a.all else [a.project or workspace.current_project]
+    found = [v for name in names for v in workspace.project(name).versions()]
+    rows = list(versions.summaries(found))
+    if a.json:
+        return _json(rows)
+    if not rows:
+        return _out("No version yet. Train one: dojang train --dataset NAME --model yolov8n")
+    titles = ["version", "name", "state", "model", "data", "mAP50 val", "50-95", "P", "R", "took", "tags"]
+    table = [
+        [
+            r["version"] if not a.all else f"{r['project']}/{r['version']}",
+            r["name"] if r["name"] != r["version"] else "",
+            words.state(r),
+            r["model"],
+            r["dataset"],
+            *(words.metric(r["metrics"][m]) for m in words.METRIC_TITLES),
+            words.duration(r["elapsed"]) if r["elapsed"] else words.DASH,
+            " ".join(r["tags"]),
+        ]
+        for r in rows
+    ]
+    return _table(titles, table, frozenset(range(5, 10)))
+
+
+def show(a: Arguments) -> None:
+    from tui.lines import describe
+
+    version = _workspace(a).version(a.version)
+    found = versions.show(version)
+    if a.json:
+        return _json(found)
+    return _out("\n".join(words.clean(line) for line in describe(found)))
+
+
+def log(a: Arguments) -> None:
+    version = _workspace(a).version(a.version)
+    text = version.train_log.read_text(errors="replace") if version.train_log.exists() else ""
+    if a.json:
+        return _json({"path": str(version.train_log), "text": text})
+    return _out("\n".join(words.clean(line) for line in text.splitlines()))
+
+
+def rename(a: Arguments) -> None:
+    version = _workspace(a).version(a.version)
+    label = version.relabel(name=a.name)
+    return (
+        _json({"version": version.id, "name": label.name})
+        if a.json
+        else _out(f"{version.reference} is called “{label.name}”.")
+    )
+
+
+def edit(a: Arguments) -> None:
+    version = _workspace(a).version(a.version)
+    changes = {k: v for k, v in (("tags", a.tags), ("memo", a.memo)) if v is not None}
+    label = version.relabel(**changes)
+    if a.json:
+        return _json({"version": version.id, **label.model_dump()})
+    return _out(f"{version.reference}: tags {' '.join(label.tags) or words.DASH}; memo {label.memo or words.DASH}")
+
+
+def delete(a: Arguments) -> int:
+    version = _workspace(a).version(a.version)
+    if not a.yes:
+        if not sys.stdin.isatty():
+            raise DojangError(
+                f"Deleting {version.reference} was not confirmed.", code="NOT_CONFIRMED", hint="Add --yes."
+            )
+        sys.stderr.write(f"Move {version.reference} to the trash? It can be restored. [y/N] ")
+        sys.stderr.flush()
+        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+            return 1
+    version.delete()
+    if a.json:
+        _json({"deleted": version.id, "project": version.project.name})
+    else:
+        _out(f"{version.reference} is in the trash. Bring it back: dojang restore {version.reference}")
+    return 0
+
+
+def restore(a: Arguments) -> None:
+    workspace = _workspace(a)
+    project, _, wanted = a.version.rpartition("/")
+    project = project or workspace.current_project
+    for trashed in workspace.trash():
+        if trashed.project == project and trashed.version == wanted.upper():
+            version = trashed.restore()
+            data = {"version": version.id, "project": version.project.name, "run_dir": str(version.path)}
+            return _json(data) if a.json else _out(f"{version.reference} is back.")
+    raise NotFound(f"There is no {project}/{wanted} in the trash.", hint="`dojang trash` lists what is there.")
+
+
+def trash(a: Arguments) -> None:
+    found = _workspace(a).trash()
+    if a.json:
+        return _json([{"project": t.project, "version": t.version, "deleted": t.deleted} for t in found])
+    if not found:
+        return _out("The trash is empty.")
+    return _table(["version", "deleted"], [[f"{t.project}/{t.version}", words.when(t.deleted)] for t in found])
+
+
+# The rest
+
+
+def models(a: Arguments) -> None:
+    from engine import catalog, weights
+
+    workspace = _workspace(a)
+    rows = [(m, weights.find(m, workspace)) for m in catalog.MODELS.values()]
+    if a.json:
+        return _json([{**m.to_json(), "weights_file": str(w) if w else None} for m, w in rows])
+    table = [
+        [
+            m.name,
+            m.family,
+            m.task,
+            f"{m.parameters:.1f} M",
+            f"{m.image_size} px",
+            str(w) if w else f"{m.pretrained} not here",
+        ]
+        for m, w in rows
+    ]
+    return _table(["model", "family", "task", "parameters", "size", "pretrained weights"], table, frozenset({3, 4}))
+
+
+def schema(a: Arguments) -> None:
+    from engine.spec import schema as spec_schema
+
+    _json(spec_schema())
+
+
+def server(a: Arguments) -> None:
+    from engine.servers.inventory import machine
+
+    found = machine(_workspace(a).path)
+    if a.json:
+        return _json(found.to_json())
+    _out(f"{found.host}: {found.processor}, {found.cores} cores, load {found.load}")
+    _out(
+        f"memory {found.memory_free} of {found.memory_total} GiB free; disk {found.disk_free} GiB free at {found.disk_path}"
+    )
+    for g in found.gpus:
+        users = f"; used by {', '.join(g.users)}" if g.users else ""
+        _out(f"GPU {g.index} {g.name}: {g.memory_free:.1f} of {g.memory_total:.1f} GiB free{users}")
+    return _out(found.gpu_note) if found.gpu_note else None
+
+
+def project_list(a: Arguments) -> None:
+    workspace = _workspace(a)
+    current = workspace.current_project
+    rows = [
+        {"project": n, "current": n == current, "versions": len(workspace.project(n).versions())}
+        for n in workspace.projects()
+    ]
+    if a.json:
+        return _json(rows)
+    return _table(
+        ["project", "versions"],
+        [[f"{r['project']}{' *' if r['current'] else ''}", str(r["versions"])] for r in rows],
+        frozenset({1}),
+    )
+
+
+def project_use(a: Arguments) -> None:
+    workspace = _workspace(a).ensure()
+    workspace.use(a.name)
+    _json({"project": workspace.current_project}) if a.json else _out(
+        f"The current project is {workspace.current_project}."
+    )
+
+
+def demo(a: Arguments) -> int:
+    from tui.demo import run
+
+    return run(_workspace(a).ensure(), a.epochs, a.json)

@@ -1,0 +1,1 @@
+"""The screens. Each is a module with its own stylesheet in the class."""

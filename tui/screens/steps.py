@@ -1,0 +1,516 @@
+"""The four steps of a new training. Each shows a part of the wizard's answers and hands back what was typed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from textual import on, work
+from textual.containers import Container, Horizontal, Vertical, VerticalScroll
+from textual.content import Content
+from textual.widget import Widget
+from textual.widgets import Input, Static
+
+from engine import catalog, launch, weights
+from engine.datasets import registry
+from engine.datasets.model import SPLITS
+from engine.errors import DojangError
+from engine.schedule import Schedule, warmup_steps
+from engine.servers.inventory import Machine, machine
+from engine.spec import Label, Spec, changed, default_of, parse_label, property_of
+from tui import words
+from tui.widgets.chart import Chart, Series
+from tui.widgets.form import Choice, Field, Form, as_text, help_of
+from tui.widgets.symbols import fit, sign
+from tui.widgets.table import Column, Row, Table
+
+if TYPE_CHECKING:
+    from tui.screens.wizard import WizardScreen
+
+HIDDEN = ("dataset", "dataset_hash", "download", "device")
+FILE = "\0file"
+
+
+class Step(Vertical):
+    """One step. `owns` names the problems that keep one from leaving it."""
+
+    note = ""
+
+    def __init__(self, wizard: WizardScreen, *, id: str) -> None:
+        super().__init__(id=id)
+        self.wizard = wizard
+
+    def enter(self) -> None:
+        """The step comes into view."""
+
+    def owns(self, problems: Mapping[str, str]) -> Iterable[str]:
+        return ()
+
+    def show_problem(self) -> None:
+        """Lead the person to what is wrong."""
+
+    def field_help(self) -> None: ...
+
+    def toggle_advanced(self) -> None: ...
+
+    def reset(self) -> None: ...
+
+    def add_dataset(self) -> None: ...
+
+    def search(self) -> None: ...
+
+
+class DatasetStep(Step):
+    """1: which data set."""
+
+    note = "enter chooses a data set"
+    DEFAULT_CSS = """
+    DatasetStep #search { display: none; border: none; height: 1; padding: 0 1; background: $surface; }
+    DatasetStep #search.open { display: block; }
+    """
+    COLUMNS = (
+        Column("name", "data set", width=14, flex=2, priority=9),
+        Column("task", "task", width=8, priority=5),
+        Column("images", "images", width=7, align="right", priority=8),
+        Column("labels", "labels", width=7, align="right", priority=7),
+        Column("classes", "classes", width=12, flex=2, priority=6),
+        Column("added", "added", width=16, priority=4),
+    )
+
+    def compose(self) -> Iterator[Widget]:
+        yield Input(placeholder="search", id="search")
+        with Horizontal():
+            yield Table(self.COLUMNS, empty="No data set yet.\n\na  add a folder of images with labels", id="sets")
+            yield Static("", id="about", markup=False)
+
+    @property
+    def table(self) -> Table:
+        return self.query_one("#sets", Table)
+
+    def enter(self) -> None:
+        self.load()
+        self.table.focus()
+
+    def load(self) -> None:
+        self.sets = {d.name: d for d in reversed(registry.list_datasets(self.wizard.dojang.workspace.path))}
+        text = self.query_one("#search", Input).value.lower()
+        rows = [
+            Row(
+                d.name,
+                {
+                    "name": ("✓ " if d.name == self.wizard.data.get("dataset") else "") + d.name,
+                    "task": d.task,
+                    "images": str(d.counts.images),
+                    "labels": str(d.counts.labels) if d.counts.labels else Content.styled("0", "$error"),
+                    "classes": f"{len(d.classes)}: {', '.join(d.classes)}",
+                    "added": words.when(d.added),
+                },
+            )
+            for d in self.sets.values()
+            if text in f"{d.name} {' '.join(d.classes)}".lower()
+        ]
+        self.table.set_rows(rows)
+        chosen = self.wizard.data.get("dataset")
+        if chosen in self.sets:
+            self.table.move_to(str(chosen))
+        elif self.sets and not chosen:
+            self._take(self.table.cursor_key)
+        self._about()
+
+    @on(Table.Highlighted)
+    def _moved(self, event: Table.Highlighted) -> None:
+        self._take(event.key)
+        self._about()
+
+    def _take(self, key: str | None) -> None:
+        if key:
+            self.wizard.answer(dataset=key)
+
+    @on(Table.Selected)
+    def _chosen(self, event: Table.Selected) -> None:
+        self._take(event.key)
+        self.wizard.action_next()
+
+    def _about(self) -> None:
+        from tui.screens.datasets import about
+
+        found = self.sets.get(self.table.cursor_key or "")
+        self.query_one("#about", Static).update(about(found) if found else "")
+
+    def owns(self, problems: Mapping[str, str]) -> Iterable[str]:
+        return [n for n in problems if n == "dataset"]
+
+    def add_dataset(self) -> None:
+        self._add()
+
+    @work
+    async def _add(self) -> None:
+        from tui.screens.datasets import add_dataset
+
+        name = await add_dataset(self.wizard)
+        if name:
+            self.wizard.answer(dataset=name)
+            self.load()
+
+    def search(self) -> None:
+        box = self.query_one("#search", Input)
+        box.add_class("open")
+        box.focus()
+
+    @on(Input.Changed, "#search")
+    def _typed(self) -> None:
+        self.load()
+
+    @on(Input.Submitted, "#search")
+    def _to_list(self) -> None:
+        self.table.focus()
+
+
+class SettingsStep(Step):
+    """2: model, training, learning rate, name and tags: the form made from the spec."""
+
+    DEFAULT_CSS = """
+    SettingsStep #form { width: 1fr; }
+    SettingsStep #preview { height: 12; }
+    SettingsStep #help { height: auto; margin-top: 1; }
+    """
+    note = "F6 shows the advanced settings"
+
+    def compose(self) -> Iterator[Widget]:
+        names = [n for n in Spec.model_fields if n not in HIDDEN]
+        with Horizontal():
+            yield Form(
+                [(Label, tuple(Label.model_fields)), (Spec, names)],
+                {},
+                {"model": model_options(), "weights": self._weight_options("yolov8n")},
+                id="form",
+            )
+            with VerticalScroll(id="side", can_focus=False):
+                yield Chart(empty="the learning rate shows here", id="preview")
+                yield Static("", id="help", markup=False)
+        yield Static("", id="line", markup=False)
+
+    @property
+    def form(self) -> Form:
+        return self.query_one("#form", Form)
+
+    def _weight_options(self, model: str) -> list[tuple[str, str, str]]:
+        entry = catalog.find(model)
+        here = weights.find(entry, self.wizard.dojang.workspace) if self.is_attached else None
+        note = f"{entry.pretrained} is here" if here else f"downloads {entry.pretrained} first"
+        options = [("scratch", "scratch", "random weights"), ("pretrained", "pretrained", note)]
+        chosen = str(self.wizard.data.get("weights", "scratch"))
+        if chosen not in ("scratch", "pretrained", FILE):
+            options.append((chosen, chosen, "a file of yours"))
+        return [*options, (FILE, "a file …", "weights of your own")]
+
+    def on_mount(self) -> None:
+        self._offer_weights()
+
+    def enter(self) -> None:
+        project = self.wizard.dojang.workspace.project()
+        self.form.placeholder("name", f"V_{project.next_id()}")
+        self._changed()
+        self.form.query_one("#edit-model", Choice).focus()
+
+    def _offer_weights(self) -> None:
+        model = self.form.query_one("#edit-model", Choice).value
+        self.form.query_one("#edit-weights", Choice).set_options(self._weight_options(model))
+
+    @on(Form.Changed)
+    def _changed(self) -> None:
+        values = self.form.values()
+        if values["weights"] == FILE:
+            self._ask_file()
+            values["weights"] = self.wizard.data.get("weights", "scratch")
+        entry = catalog.find(values["model"])
+        found = weights.find(entry, self.wizard.dojang.workspace)
+        values["download"] = values["weights"] == "pretrained" and found is None
+        self.wizard.answer(**values)
+        self._offer_weights()
+        self.form.tell(self.wizard.problems)
+        self._preview()
+
+    @work
+    async def _ask_file(self) -> None:
+        from tui.screens.paths import PathDialog
+
+        path = await self.app.push_screen_wait(PathDialog("Weights of your own", "a .pt file", files=(".pt",)))
+        self.wizard.answer(weights=path or self.wizard.data.get("weights", "scratch"))
+        self._offer_weights()
+        self.form.set_value("weights", self.wizard.data["weights"])
+
+    def _preview(self) -> None:
+        """The learning rate as it will be, drawn from the very function that the loop uses."""
+        chart = self.query_one("#preview", Chart)
+        own = {
+            n: m for n, m in self.wizard.problems.items() if n in Spec.model_fields and n not in ("dataset", "weights")
+        }
+        if own or not self.wizard.data.get("dataset"):
+            return
+        spec = self.wizard.spec()
+        try:
+            plan = launch.plan(self.wizard.dojang.workspace, spec)
+        except DojangError:
+            return
+        per = plan.steps_per_epoch
+        schedule = Schedule(
+            plan.lr,
+            spec.epochs,
+            per,
+            spec.schedule,
+            spec.final_lr_ratio,
+            spec.warmup_lr,
+            warmup_steps(spec.warmup_epochs, spec.epochs, per),
+        )
+        stride = max(1, plan.steps // 400)
+        steps = list(range(0, plan.steps, stride))
+        name = f"{plan.optimizer} {words.number(plan.lr)}"
+        title = "learning rate by epoch"
+        xs, ys = [s / per for s in steps], [schedule.at(s) for s in steps]
+        chart.show([Series(name, xs, ys)], x_range=(0, spec.epochs), title=title, y_format=words.number)
+        self.form.placeholder("lr", f"auto: {words.number(plan.lr)}, {plan.optimizer}")
+        self.form.placeholder("momentum", f"auto: {plan.momentum:g}")
+        self.note = f"{words.plural(plan.steps, 'step')}, {per} an epoch" + (
+            f"; {words.about(plan.seconds)}" if plan.seconds else ""
+        )
+
+    @on(Form.Focused)
+    def _explain(self, event: Form.Focused) -> None:
+        self.query_one("#help", Static).update(help_of(event.field))
+        info = event.field.info
+        self.query_one("#line", Static).update(f"{info['title']}: {info['description']}")
+
+    def field_help(self) -> None:
+        from tui.screens.dialogs import Note
+
+        row = self.app.focused.parent if self.app.focused else None
+        if isinstance(row, Field):
+            self.app.push_screen(Note(str(row.info["title"]), help_of(row)))
+
+    def toggle_advanced(self) -> None:
+        self.form.show_all = not self.form.show_all
+
+    def reset(self) -> None:
+        for field in self.form.fields:
+            if field.model is Spec:
+                field.editor.value = as_text(default_of(field.field, field.model))
+
+    def owns(self, problems: Mapping[str, str]) -> Iterable[str]:
+        return [n for n in problems if n not in ("dataset", "device")]
+
+    def show_problem(self) -> None:
+        for name in self.owns(self.wizard.problems):
+            if name in ("download",):
+                name = "weights"
+            self.form.reveal(name)
+            return
+
+
+class ServerStep(Step):
+    """3: where it trains: this machine, on its CPU or one of its GPUs."""
+
+    note = "enter chooses"
+    DEFAULT_CSS = """
+    ServerStep #servers { height: 1fr; min-height: 5; }
+    ServerStep #machine { height: auto; padding: 1 1; }
+    """
+    COLUMNS = (
+        Column("name", "server", width=22, flex=1, priority=9),
+        Column("what", "what", width=22, flex=2, priority=8),
+        Column("free", "memory free", width=20, align="right", priority=7),
+        Column("load", "use", width=8, align="right", priority=6),
+        Column("users", "used by", width=18, flex=2, priority=5),
+    )
+
+    def compose(self) -> Iterator[Widget]:
+        yield Table(self.COLUMNS, empty="looking at this machine …", id="servers")
+        yield Static("", id="machine", markup=False)
+
+    def enter(self) -> None:
+        self.query_one(Table).focus()
+        self._look()
+
+    @work(thread=True, exclusive=True, group="machine")
+    def _look(self) -> None:
+        found = machine(self.wizard.dojang.workspace.path)
+        self.app.call_from_thread(self._show, found)
+
+    def _show(self, found: Machine) -> None:
+        chosen = str(self.wizard.data.get("device", "auto"))
+        table = self.query_one(Table)
+        table.set_rows(
+            [Row(key, {k: mark(key == chosen, k, v) for k, v in cells.items()}) for key, cells in devices(found)]
+        )
+        table.move_to(chosen)
+        self.query_one("#machine", Static).update(machine_text(found))
+
+    @on(Table.Highlighted)
+    def _moved(self, event: Table.Highlighted) -> None:
+        if event.key and self.wizard.current == 2:
+            self.wizard.answer(device=event.key)
+
+    @on(Table.Selected)
+    def _chosen(self, event: Table.Selected) -> None:
+        self.wizard.answer(device=event.key)
+        self.wizard.action_next()
+
+    def owns(self, problems: Mapping[str, str]) -> Iterable[str]:
+        return [n for n in problems if n == "device"]
+
+
+def mark(chosen: bool, column: str, text: str) -> str:
+    return f"✓ {text}" if chosen and column == "name" else text
+
+
+def devices(found: Machine) -> list[tuple[str, dict[str, str]]]:
+    """What a version can train on here: key for the spec, and the cells of its row."""
+    cpu = {
+        "name": "this machine, CPU",
+        "what": f"{words.plural(found.cores, 'core')}, {found.processor}",
+        "free": f"{found.memory_free:.1f} of {found.memory_total:.1f} GiB",
+        "load": f"{found.load:g}" if found.load is not None else words.DASH,
+        "users": "",
+    }
+    best = max(found.gpus, key=lambda g: g.memory_free, default=None)
+    auto = {
+        **cpu,
+        "name": "this machine, auto",
+        "what": f"the free-est GPU: {best.name}" if best else "the CPU: there is no GPU",
+    }
+    rows = [("auto", auto), ("cpu", cpu)]
+    for g in found.gpus:
+        rows.append(
+            (
+                f"cuda:{g.index}",
+                {
+                    "name": f"this machine, GPU {g.index}",
+                    "what": g.name,
+                    "free": f"{g.memory_free:.1f} of {g.memory_total:.1f} GiB",
+                    "load": f"{g.utilization} %" if g.utilization is not None else words.DASH,
+                    "users": ", ".join(g.users) or "nobody",
+                },
+            )
+        )
+    return rows
+
+
+def machine_text(found: Machine) -> str:
+    """A machine in a few lines."""
+    lines = [
+        f"{found.host}: {found.system}, {found.processor}, {words.plural(found.cores, 'core')}, load {found.load}",
+        f"memory {found.memory_free:.1f} of {found.memory_total:.1f} GiB free; disk {found.disk_free:.1f} GiB free at {found.disk_path}",
+    ]
+    for g in found.gpus:
+        heat = f", {g.temperature} °C" if g.temperature is not None else ""
+        lines.append(
+            f"GPU {g.index} {g.name}: {g.memory_used:.1f} of {g.memory_total:.1f} GiB used{heat}; "
+            f"used by {', '.join(g.users) or 'nobody'}; driver {g.driver}"
+        )
+    return "\n".join([*lines, found.gpu_note] if found.gpu_note else lines)
+
+
+class ConfirmStep(Step):
+    """4: everything, once more."""
+
+    note = "nothing has been written or started yet"
+
+    def compose(self) -> Iterator[Widget]:
+        with VerticalScroll(id="all"), Container(id="columns"):
+            yield Static("", id="outcome", markup=False)
+            yield Static("", id="settings", markup=False)
+
+    def enter(self) -> None:
+        wizard = self.wizard
+        workspace = wizard.dojang.workspace
+        try:
+            plan = launch.plan(workspace, wizard.spec())
+        except DojangError as e:
+            wizard.complain(e)
+            return
+        project = workspace.project()
+        folder = project.path / f"V_{project.next_id()}"
+        label = parse_label(wizard.label)
+        outcome, settings = everything(plan, label, str(folder), launch.command(plan.spec, label, project.name))
+        self.query_one("#outcome", Static).update(outcome)
+        self.query_one("#settings", Static).update(settings)
+        self.query_one("#all").focus()
+
+    def owns(self, problems: Mapping[str, str]) -> Iterable[str]:
+        return list(problems)
+
+
+class Rows:
+    """Headed rows of name and value."""
+
+    def __init__(self) -> None:
+        self.lines: list[Content] = []
+
+    def head(self, text: str) -> None:
+        self.lines += [Content("")] if self.lines else []
+        self.lines.append(Content.styled(f"{sign('─') * 2} {text}", "$foreground-muted"))
+
+    def row(self, name: str, value: str, mark: str = "") -> None:
+        style = "bold" if mark else ""
+        self.lines.append(
+            Content.assemble(f"{fit(name, 23)} ", (value, style), (f"  {mark}" if mark else "", "$accent"))
+        )
+
+    @property
+    def content(self) -> Content:
+        return Content("\n").join(self.lines)
+
+
+def everything(plan: launch.Plan, label: Label, folder: str, command: str) -> tuple[Content, Content]:
+    """All that is about to happen: warnings, data, outcome and command; and every setting, the changed ones marked."""
+    spec, counts, out = plan.spec, plan.dataset.counts, Rows()
+    if plan.warnings:
+        out.head("Worth a second look")
+        out.lines.extend(Content.styled(f"! {w}", "$warning") for w in plan.warnings)
+    out.head("Data")
+    out.row("Data set", f"{spec.dataset}, {plan.dataset.root}")
+    out.row("Images", ", ".join(f"{n} {counts.per_split[n].images}" for n in SPLITS))
+    out.row("Labels", f"{counts.labels}; {words.plural(counts.unlabelled, 'image')} without")
+    out.row("Classes", ", ".join(plan.dataset.classes))
+    out.head("Name and tags")
+    out.row("Name", label.name or "its number")
+    out.row("Tags", ", ".join(label.tags) or words.DASH)
+    out.row("Memo", label.memo or words.DASH)
+    out.head("What comes of it")
+    out.row("Start from", plan.weights)
+    out.row("Optimizer", f"{plan.optimizer}, learning rate {words.number(plan.lr)}, momentum {plan.momentum:g}")
+    out.row("Steps", f"{plan.steps}, {plan.steps_per_epoch} an epoch")
+    pace = (
+        f"{words.about(plan.seconds)}, at the pace of {plan.pace_from}"
+        if plan.seconds
+        else "not known before the first epoch"
+    )
+    out.row("Time", pace)
+    out.row("Server", f"this machine, {spec.device}")
+    out.row("Writes into", folder)
+    out.head("The same as a command")
+    out.lines.append(Content(command))
+    return out.content, all_settings(spec)
+
+
+def all_settings(spec: Spec) -> Content:
+    """Every setting by section; the changed ones say what the default is."""
+    differs, rows, section = set(changed(spec)), Rows(), ""
+    for name in Spec.model_fields:
+        if name in ("dataset", "dataset_hash"):
+            continue
+        info, value = property_of(name), getattr(spec, name)
+        if info["section"] != section:
+            section = str(info["section"])
+            rows.head(section)
+        shown = words.setting(value) if value is not None else f"auto: {info['auto']}"
+        unit = f" {info['unit']}" if info.get("unit") and value is not None else ""
+        default = words.setting(default_of(name))
+        rows.row(
+            str(info["title"]), shown + unit, f"{sign('●')} changed (default {default})" if name in differs else ""
+        )
+    return rows.content
+
+
+def model_options() -> list[tuple[str, str, str]]:
+    return [(m.name, m.name, f"{m.parameters:.1f} M parameters · {m.image_size} px") for m in catalog.MODELS.values()]

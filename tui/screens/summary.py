@@ -1,0 +1,108 @@
+"""A version in words: its results by split and class, what to do next, and the settings it was trained with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from textual.content import Content
+
+from engine.progress import Progress
+from engine.versions import LIVE, Version
+from tui import words
+from tui.widgets.symbols import fit
+
+WEAK = 0.5
+
+
+def summary_text(version: Version, p: Progress, state: str) -> Content:
+    """Everything a finished (or running) version has to say for itself."""
+    lines: list[Content] = [Content(""), Content.styled(_source(p, state), "$foreground-muted")]
+    test = p.results.get("test")
+    if test:
+        lines += [Content(""), Content.styled("test split, held out, evaluated once", "bold")]
+        lines.append(
+            Content("   ".join(f"{t} {words.metric(test['metrics'].get(m))}" for m, t in words.METRIC_LONG.items()))
+        )
+    lines += _classes("val, by class", p.per_class())
+    if test:
+        lines += _classes("test, by class", test.get("per_class") or [])
+    lines += [Content(""), Content.styled("weights", "bold")]
+    weights = version.best_weights if version.best_weights.exists() else None
+    lines.append(
+        Content(f"{weights}  (best on val)" if weights else "none yet: they are kept after the first evaluation")
+    )
+    if p.plan.get("weights"):
+        lines.append(Content.styled(f"started from {p.plan['weights']}", "$foreground-muted"))
+    lines += [Content(""), Content.styled("next", "bold"), *(Content(t) for t in _next(version, p, state))]
+    return Content("\n").join(lines)
+
+
+def _source(p: Progress, state: str) -> str:
+    if "val" in p.results:
+        best = f" of epoch {p.best['epoch']}" if p.best else ""
+        return f"val split: the best weights{best}, evaluated at the end"
+    if p.best:
+        return f"val split: epoch {p.best['epoch']}, the best so far"
+    return "val split: the first evaluation comes after the first epoch" if state in LIVE else "no evaluation was made"
+
+
+def _classes(title: str, rows: list[dict[str, Any]]) -> list[Content]:
+    if not rows:
+        return []
+    head = f"{'':<18}{'mAP50':>8}{'50-95':>8}{'P':>8}{'R':>8}{'images':>8}{'labels':>8}"
+    lines = [Content(""), Content.styled(title, "bold"), Content.styled(head, "$foreground-muted")]
+    for row in sorted(rows, key=lambda r: r.get("map50") or 0.0):
+        values = "".join(f"{words.metric(row.get(m)):>8}" for m in words.METRIC_TITLES)
+        counts = f"{row.get('images') if row.get('images') is not None else words.DASH:>8}{row.get('labels') if row.get('labels') is not None else words.DASH:>8}"
+        lines.append(Content(f"{fit(words.clean(str(row.get('name', ''))), 18)}{values}{counts}"))
+    return lines
+
+
+def _next(version: Version, p: Progress, state: str) -> list[str]:
+    """What a person would think of next."""
+    if state in LIVE:
+        return ["s stops it, f finishes it now with the best weights; leaving this screen costs it nothing"]
+    if state in ("stopped", "lost", "failed", "draft"):
+        return [f"m goes on from the last checkpoint (dojang resume {version.reference})"]
+    found = [f"use the weights: {version.best_weights}"]
+    value = p.metrics()["map50"]
+    if value is not None and value < WEAK:
+        weak = [str(r["name"]) for r in p.per_class() if (r.get("map50") or 0) < WEAK][:3]
+        found.insert(
+            0,
+            "mAP50 is low"
+            + (f", most of all for {', '.join(weak)}" if weak else "")
+            + ": look at those images and labels, train longer, or start from pretrained weights",
+        )
+    if p.best and p.epochs and p.best["epoch"] == p.epochs[-1]["epoch"]:
+        found.insert(0, "the last epoch was the best: more epochs will likely help")
+    return found
+
+
+def settings_text(version: Version, p: Progress) -> Content:
+    """The spec, locked, and what “auto” came to."""
+    from engine.spec import Spec, default_of, property_of
+
+    data = version.spec_data()
+    lines: list[Content] = [Content.styled("locked: what this version was trained with", "$foreground-muted")]
+    section = ""
+    for name in Spec.model_fields:
+        info = property_of(name)
+        if info["section"] != section:
+            section = str(info["section"])
+            lines += [Content(""), Content.styled(f"── {section}", "$foreground-muted")]
+        value = data.get(name, default_of(name))
+        changed = name not in ("dataset", "dataset_hash") and value != default_of(name)
+        shown = words.setting(value) + (f" {info['unit']}" if info.get("unit") and value is not None else "")
+        mark = f"  ● changed (default {words.setting(default_of(name))})" if changed else ""
+        lines.append(Content.assemble(f"{info['title']:<24} ", (shown, "bold" if changed else ""), (mark, "$accent")))
+    if p.plan:
+        lines += [Content(""), Content.styled("── what it came to", "$foreground-muted")]
+        for key, value in p.plan.items():
+            if key not in ("kind", "t"):
+                lines.append(
+                    Content(
+                        f"{key:<24} {words.clean(words.setting(value) if not isinstance(value, list) else ', '.join(map(str, value)))}"
+                    )
+                )
+    return Content("\n").join(lines)

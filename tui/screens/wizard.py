@@ -1,0 +1,239 @@
+"""New training: data set → settings → server → confirmation, then a last yes or no."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+from textual import on, work
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal
+from textual.widget import Widget
+from textual.widgets import Button, ContentSwitcher, Static
+
+from engine import launch
+from engine.errors import DojangError
+from engine.spec import Label, Spec, parse, parse_label, problems
+from engine.versions import Version
+from tui.keys import bind
+from tui.screens.base import Page
+from tui.screens.dialogs import Confirm
+from tui.screens.steps import ConfirmStep, DatasetStep, ServerStep, SettingsStep, Step
+from tui.widgets.bars import StageLine
+
+NAMES = ("Data set", "Settings", "Server", "Confirm")
+LABEL_FIELDS = ("name", "tags", "memo")
+
+
+class WizardScreen(Page):
+    """Holds the answers; each step shows a part of them. Values stay, whichever way one goes."""
+
+    HELP_TITLE = "New training"
+    HELP_TEXT = (
+        "Four steps: the data set, the settings, the server, and a last look at everything. "
+        "Nothing is written and nothing starts before you say yes at the end. Values stay when you go back."
+    )
+    CSS = """
+    WizardScreen #stepper { padding: 0 1; margin: 0 0 1 0; }
+    WizardScreen ContentSwitcher { height: 1fr; }
+    WizardScreen #actions { height: 1; padding: 0 1; }
+    WizardScreen #reason { width: 1fr; color: $foreground-muted; text-overflow: ellipsis; text-wrap: nowrap; }
+    WizardScreen #reason.bad { color: $warning; }
+    WizardScreen #actions Button { margin-left: 1; min-width: 10; }
+    WizardScreen #about { width: 50; padding: 0 1; display: none; border-left: vkey $panel; }
+    WizardScreen.wide #about { display: block; }
+    WizardScreen #side { width: 50; padding: 0 1; display: none; border-left: vkey $panel; }
+    WizardScreen.wide #side { display: block; }
+    WizardScreen #line { height: 2; padding: 0 1; color: $foreground-muted; }
+    WizardScreen.wide #line { display: none; }
+    WizardScreen #columns { layout: vertical; height: auto; padding: 0 1; }
+    WizardScreen.wide #columns { layout: horizontal; }
+    WizardScreen #columns Static { height: auto; width: 1fr; padding: 0 1 1 0; }
+    """
+    HORIZONTAL_BREAKPOINTS = [(0, "narrow"), (110, "wide")]
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "back", "back", tooltip="one step back; from the first, leave"),
+        Binding("ctrl+n", "next", "continue", tooltip="go on to the next step", priority=True),
+        Binding("ctrl+b", "first", "to first", tooltip="back to the first step", priority=True),
+        Binding("f1", "field_help", "about this field", tooltip="the longer help of the field you are in"),
+        Binding("f6", "advanced", "advanced", tooltip="show or hide the advanced settings"),
+        Binding("f7", "reset", "defaults", show=False, tooltip="set all settings back to their defaults"),
+        bind("a", "add_dataset", "add data set", help="register a folder as a data set"),
+        Binding("slash", "search", "search", tooltip="search the data sets"),
+        bind("y", "copy", "copy command", help="copy the command that does the same"),
+    ]
+
+    def __init__(self, *, dataset: str = "") -> None:
+        super().__init__()
+        self.data: dict[str, Any] = {"dataset": dataset}
+        self.label: dict[str, Any] = {}
+        self.problems: dict[str, str] = {}
+        self.current = 0
+
+    def body(self) -> Iterator[Widget]:
+        yield StageLine(id="stepper")
+        with ContentSwitcher(initial="step-0"):
+            for index, step in enumerate((DatasetStep, SettingsStep, ServerStep, ConfirmStep)):
+                yield step(self, id=f"step-{index}")
+        with Horizontal(id="actions"):
+            yield Static("", id="reason", markup=False)
+            yield Button("Back", id="back", compact=True)
+            yield Button("Continue", id="next", compact=True, variant="primary")
+
+    def on_mount(self) -> None:
+        self.check()
+        self._enter(0)
+
+    @property
+    def step(self) -> Step:
+        return self.steps[self.current]
+
+    @property
+    def steps(self) -> list[Step]:
+        return list(self.query(Step))
+
+    # The answers
+
+    def answer(self, **values: Any) -> None:
+        """Take answers from a step and say at once what they amount to."""
+        for name, value in values.items():
+            target = self.label if name in LABEL_FIELDS else self.data
+            target[name] = value
+        self.check()
+
+    def check(self) -> None:
+        """Find every problem of all answers, and show whether one can go on."""
+        found = launch.check(self.dojang.workspace, self.data) + problems(self.label, Label)
+        self.problems = {}
+        for problem in found:
+            self.problems.setdefault(problem.field, problem.message)
+        reason = self.reason()
+        place = self.query_one("#reason", Static)
+        place.update(f"Cannot continue: {reason}" if reason else self.step.note)
+        place.set_class(bool(reason), "bad")
+        self.query_one("#next", Button).disabled = bool(reason)
+        self._head()
+
+    def reason(self) -> str:
+        """Why the next step cannot be entered yet; empty when it can."""
+        if self.current == 0 and not self.data.get("dataset"):
+            return "choose a data set, or add one with a"
+        for name in self.step.owns(self.problems):
+            from engine.spec import property_of
+
+            title = property_of(name, Label if name in LABEL_FIELDS else Spec).get("title", name)
+            return f"{title}: {self.problems[name]}"
+        return ""
+
+    def spec(self) -> Spec:
+        return parse(self.data)
+
+    def _head(self) -> None:
+        stepper = self.query_one("#stepper", StageLine)
+        stepper.show_steps(NAMES, self.current)
+        chosen = " · ".join(
+            str(self.data[k]) for k in ("dataset", "model") if self.data.get(k) and (k == "dataset" or self.current)
+        )
+        self.title_bar.show([("dojang", "current"), ("  New training", "title")], [(chosen, "muted")])
+
+    # Walking
+
+    def _enter(self, index: int) -> None:
+        self.current = index
+        self.query_one(ContentSwitcher).current = f"step-{index}"
+        last = index == len(NAMES) - 1
+        self.query_one("#next", Button).label = "Start" if last else "Continue"
+        self.query_one("#back", Button).label = "Back" if index else "Leave"
+        self.check()
+        self.step.enter()
+        self.refresh_bindings()
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        if action in ("add_dataset", "search"):
+            return self.current == 0
+        if action in ("field_help", "advanced", "reset"):
+            return self.current == 1
+        if action == "copy":
+            return self.current == 3
+        if action == "first":
+            return self.current > 0
+        return True
+
+    def action_next(self) -> None:
+        if self.reason():
+            self.app.bell()
+            self.step.show_problem()
+        elif self.current == len(NAMES) - 1:
+            self.start()
+        else:
+            self._enter(self.current + 1)
+
+    def action_back(self) -> None:
+        if self.current:
+            self._enter(self.current - 1)
+        else:
+            self.leave()
+
+    def action_first(self) -> None:
+        self._enter(0)
+
+    @work
+    async def leave(self) -> None:
+        """Leave; what was filled in is only given up after a yes."""
+        touched = any(k != "dataset" for k in self.data) or any(self.label.values())
+        text = "Leave without training? What you filled in is not kept."
+        if not touched or await self.app.push_screen_wait(Confirm("Leave", text, yes="Leave")):
+            self.dismiss()
+
+    @on(Button.Pressed, "#next")
+    def _next_pressed(self) -> None:
+        self.action_next()
+
+    @on(Button.Pressed, "#back")
+    def _back_pressed(self) -> None:
+        self.action_back()
+
+    def action_field_help(self) -> None:
+        self.step.field_help()
+
+    def action_advanced(self) -> None:
+        self.step.toggle_advanced()
+
+    def action_reset(self) -> None:
+        self.step.reset()
+
+    def action_add_dataset(self) -> None:
+        self.step.add_dataset()
+
+    def action_search(self) -> None:
+        self.step.search()
+
+    def action_copy(self) -> None:
+        text = launch.command(self.spec(), parse_label(self.label), self.dojang.workspace.current_project)
+        self.app.copy_to_clipboard(text)
+        self.notify("The command is copied.")
+
+    @work
+    async def start(self) -> None:
+        """The last yes or no, then the training."""
+        spec = self.spec()
+        text = f"Train {spec.model} on “{spec.dataset}” for {spec.epochs} epochs on this machine, with these settings?"
+        if not await self.app.push_screen_wait(Confirm("Start", text, yes="Start", no="Not yet")):
+            return
+        try:
+            version = launch.create_and_start(
+                self.dojang.workspace, self.data, parse_label(self.label), self.dojang.workspace.current_project
+            )
+        except DojangError as e:
+            self.complain(e)
+            self.check()
+            return
+        self._show(version)
+
+    def _show(self, version: Version) -> None:
+        from tui.screens.version import VersionScreen
+
+        self.app.switch_screen(VersionScreen(version))
+
+
+__all__ = ["WizardScreen"]

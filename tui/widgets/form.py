@@ -1,0 +1,319 @@
+"""A form made from a pydantic model: one row a field, checked as it is typed, nothing declared a second time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar
+
+from pydantic import BaseModel
+from textual import on
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, Vertical, VerticalScroll
+from textual.content import Content
+from textual.message import Message
+from textual.reactive import reactive
+from textual.widget import Widget
+from textual.widgets import Input, Static
+
+from engine import spec as specs
+from tui.widgets.symbols import sign
+
+Option = tuple[str, str, str]
+"""Value, word, note."""
+
+
+class Choice(Widget, can_focus=True):
+    """One of a few values in one line: ← → step through them, Enter opens the list."""
+
+    DEFAULT_CSS = """
+    Choice { height: 1; width: 1fr; padding: 0 1; background: $surface; }
+    Choice:focus { background: $block-cursor-blurred-background; text-style: bold; }
+    Choice:focus:ansi { text-style: reverse; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("left", "step(-1)", "previous", show=False),
+        Binding("right", "step(1)", "next", show=False),
+        Binding("enter,space", "choose", "choose", tooltip="choose from the list"),
+    ]
+    value: reactive[str] = reactive("", init=False)
+
+    class Changed(Message):
+        def __init__(self, choice: Choice, value: str) -> None:
+            super().__init__()
+            self.choice, self.value = choice, value
+
+        @property
+        def control(self) -> Choice:
+            return self.choice
+
+    def __init__(self, title: str, options: Sequence[Option], value: str, *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self._title, self.options = title, list(options)
+        self.set_reactive(Choice.value, value)
+
+    def set_options(self, options: Sequence[Option]) -> None:
+        self.options = list(options)
+        self.refresh()
+
+    def render(self) -> Content:
+        word, note = next(((w, n) for v, w, n in self.options if v == self.value), (self.value, ""))
+        muted = Content.styled(f"  {note}" if note else "", "$foreground-muted")
+        return Content.assemble(word, f" {'v' if sign('…') == '~' else '▾'}", muted)
+
+    def watch_value(self) -> None:
+        self.refresh()
+        self.post_message(self.Changed(self, self.value))
+
+    def action_step(self, by: int) -> None:
+        values = [v for v, *_ in self.options]
+        if values:
+            here = values.index(self.value) if self.value in values else 0
+            self.value = values[(here + by) % len(values)]
+
+    def action_choose(self) -> None:
+        from tui.screens.dialogs import Pick
+
+        def take(chosen: str | None) -> None:
+            if chosen is not None:
+                self.value = chosen
+
+        self.app.push_screen(Pick(self._title, self.options, self.value), take)
+
+    def on_click(self) -> None:
+        self.action_choose()
+
+
+class Line(Input):
+    """A one-line input; ↑ ↓ leave it, so that a whole form can be walked with arrows."""
+
+    DEFAULT_CSS = """
+    Line { height: 1; border: none; padding: 0 1; background: $surface; width: 1fr; }
+    Line:focus { border: none; background: $block-cursor-blurred-background; }
+    Line.-bad { color: $error; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("up", "screen.focus_previous", "up", show=False),
+        Binding("down,enter", "screen.focus_next", "down", show=False),
+    ]
+
+
+class Field(Horizontal):
+    """Label, editor, and a note: the range, or what is wrong, or that it was changed."""
+
+    DEFAULT_CSS = """
+    Field { height: 1; }
+    Field > .label { width: 24; padding: 0 1; color: $foreground; }
+    Field > .note { width: 1fr; max-width: 44; padding: 0 0 0 1; color: $foreground-muted; text-overflow: ellipsis; text-wrap: nowrap; }
+    Field > .note.bad { color: $error; }
+    Field > .note.changed { color: $accent; }
+    Field > Line, Field > Choice { width: 1fr; max-width: 34; min-width: 16; }
+    """
+
+    def __init__(self, name: str, model: type[BaseModel], value: str, options: Sequence[Option] | None) -> None:
+        super().__init__(id=f"field-{name}")
+        self.field, self.model = name, model
+        self.info = specs.property_of(name, model)
+        self._value, self._options = value, options
+        self._note = ""
+
+    def compose(self) -> Iterator[Widget]:
+        yield Static(self.info["title"], classes="label", markup=False)
+        if self._options is not None:
+            yield Choice(self.info["title"], self._options, self._value, id=f"edit-{self.field}")
+        else:
+            yield Line(
+                self._value,
+                placeholder=(self.info.get("auto") and f"auto: {self.info['auto']}") or "",
+                id=f"edit-{self.field}",
+                select_on_focus=False,
+            )
+        yield Static("", classes="note", markup=False)
+
+    @property
+    def editor(self) -> Line | Choice:
+        found = self.query_one(f"#edit-{self.field}")
+        assert isinstance(found, (Line, Choice))
+        return found
+
+    def tell(self, problem: str, default: str) -> None:
+        """Show what is wrong, else whether the value is the default, else the range."""
+        value = self.editor.value
+        changed = not problem and value.strip() != default
+        unit = str(self.info.get("unit", ""))
+        if problem:
+            text = problem
+        elif changed and default:
+            text = f"● changed ({default})"
+        elif changed:
+            text = "● set"
+        else:
+            text = "  ".join(t for t in (unit, specs.range_text(self.field, self.model)) if t)
+        if text == self._note:
+            return
+        self._note = text
+        note = self.query_one(".note", Static)
+        note.update(text)
+        note.set_class(bool(problem), "bad")
+        note.set_class(changed, "changed")
+        self.editor.set_class(bool(problem), "-bad")
+
+
+class Form(VerticalScroll, can_focus=False):
+    """Rows for the named fields, section by section. Advanced ones stand behind a switch."""
+
+    DEFAULT_CSS = """
+    Form { scrollbar-size-vertical: 1; }
+    Form .section { color: $foreground-muted; padding: 0 1; margin-top: 1; height: 1; }
+    Form .section.first { margin-top: 0; }
+    Form .advanced { display: none; height: auto; }
+    Form.all .advanced { display: block; }
+    Form Vertical { height: auto; }
+    """
+    show_all: reactive[bool] = reactive(False, init=False)
+
+    class Changed(Message):
+        """A value changed; `values` are all of them, as typed."""
+
+        def __init__(self, form: Form) -> None:
+            super().__init__()
+            self.form = form
+
+    class Focused(Message):
+        """Another field has the focus."""
+
+        def __init__(self, field: Field) -> None:
+            super().__init__()
+            self.field = field
+
+    def __init__(
+        self,
+        parts: Sequence[tuple[type[BaseModel], Sequence[str]]],
+        values: Mapping[str, Any],
+        options: Mapping[str, Sequence[Option]],
+        *,
+        id: str | None = None,
+    ) -> None:
+        super().__init__(id=id)
+        self._parts, self._start, self._options = parts, dict(values), options
+
+    def compose(self) -> Iterator[Widget]:
+        first = True
+        for model, names in self._parts:
+            sections: dict[str, list[str]] = {}
+            for name in names:
+                sections.setdefault(str(specs.property_of(name, model)["section"]), []).append(name)
+            for section, members in sections.items():
+                plain = [n for n in members if not specs.property_of(n, model).get("advanced")]
+                more = [n for n in members if n not in plain]
+                with Vertical(classes="" if plain else "advanced"):
+                    yield Static(
+                        f"{sign('─') * 2} {section}", classes="section first" if first else "section", markup=False
+                    )
+                    first = False
+                    for name in plain:
+                        yield self._field(name, model)
+                    if more:
+                        with Vertical(classes="advanced"):
+                            for name in more:
+                                yield self._field(name, model)
+
+    def _field(self, name: str, model: type[BaseModel]) -> Field:
+        options = self._options.get(name)
+        if options is None:
+            words_ = specs.choices(name, model)
+            info = specs.property_of(name, model)
+            if info.get("type") == "boolean":
+                words_ = ["yes", "no"]
+            options = [(w, w, "") for w in words_] or None
+        return Field(name, model, as_text(self._start.get(name, specs.default_of(name, model))), options)
+
+    @property
+    def fields(self) -> list[Field]:
+        return list(self.query(Field))
+
+    def values(self) -> dict[str, Any]:
+        """What stands in the form, as typed; empty where empty means “auto”, and left out where it means nothing."""
+        found: dict[str, Any] = {}
+        for field in self.fields:
+            text = field.editor.value.strip()
+            if text == "" and field.info.get("nullable"):
+                found[field.field] = None
+            else:
+                found[field.field] = text
+        return found
+
+    def set_value(self, name: str, value: Any) -> None:
+        self.query_one(f"#field-{name}", Field).editor.value = as_text(value)
+
+    def placeholder(self, name: str, text: str) -> None:
+        """Say what “auto” comes to."""
+        editor = self.query_one(f"#field-{name}", Field).editor
+        if isinstance(editor, Line) and editor.placeholder != text:
+            editor.placeholder = text
+
+    def tell(self, problems: Mapping[str, str]) -> None:
+        """Show each field's problem, or that it is changed, or its range."""
+        for field in self.fields:
+            default = specs.default_of(field.field, field.model)
+            field.tell(problems.get(field.field, ""), as_text(default))
+
+    def changed_advanced(self) -> int:
+        """How many of the fields behind the switch differ from their defaults."""
+        return sum(
+            bool(f.info.get("advanced")) and f.editor.value.strip() != as_text(specs.default_of(f.field, f.model))
+            for f in self.fields
+        )
+
+    def reveal(self, name: str) -> None:
+        """Show a field and put the focus into it."""
+        field = self.query_one(f"#field-{name}", Field)
+        if field.info.get("advanced"):
+            self.show_all = True
+        self.call_after_refresh(field.editor.focus)
+
+    def watch_show_all(self) -> None:
+        self.set_class(self.show_all, "all")
+
+    @on(Input.Changed)
+    @on(Choice.Changed)
+    def _edited(self, event: Message) -> None:
+        event.stop()
+        self.post_message(self.Changed(self))
+
+    def on_descendant_focus(self, event: Any) -> None:
+        row = event.widget.parent
+        if isinstance(row, Field):
+            self.post_message(self.Focused(row))
+
+
+def as_text(value: Any) -> str:
+    """A value as it is typed; “auto” is empty."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, (tuple, list)):
+        return ", ".join(str(v) for v in value)
+    return str(value)
+
+
+def help_of(field: Field) -> Content:
+    """The longer help of a field: what it does, what too small and too large do, its range and default."""
+    info = field.info
+    default = as_text(specs.default_of(field.field, field.model))
+    lines = [Content.styled(str(info["title"]), "bold"), Content(str(info["description"]))]
+    for word, key in (("Too small: ", "small"), ("Too large: ", "large")):
+        if info.get(key):
+            lines.append(Content.assemble((word, "$foreground-muted"), f"{info[key]}."))
+    facts = [
+        ("range", specs.range_text(field.field, field.model)),
+        ("default", default or (f"auto: {info['auto']}" if info.get("auto") else "")),
+        ("in spec.toml", field.field),
+    ]
+    lines.append(Content.styled("   ".join(f"{k} {v}" for k, v in facts if v), "$foreground-muted"))
+    return Content("\n").join(lines)
+
+
+__all__ = ["Choice", "Field", "Form", "Line", "as_text", "help_of"]
