@@ -55,8 +55,7 @@ class Progress:
     epochs_done: int = 0
     step: int = 0
     step_in_epoch: int = 0
-    step_at_start: int = 0
-    training_started: float = 0.0
+    pace_marks: list[tuple[int, float]] = field(default_factory=list)
     bars: dict[str, tuple[int, int]] = field(default_factory=dict)
     losses: dict[str, float | None] = field(default_factory=dict)
     lr: float | None = None
@@ -107,12 +106,17 @@ class Progress:
         return self.spent_before + max(0.0, (now or self.last_time) - self.attempt_started)
 
     def remaining(self, now: float | None = None) -> float | None:
-        """Estimated seconds of training left, from this attempt's own pace; None until two steps are known."""
-        done = self.step - self.step_at_start
-        if self.stage != "training" or done < 2 or not self.steps_total:
+        """Estimated seconds of training left, from the pace of the last two epochs; None until two steps are known.
+
+        Evaluations between epochs count into the pace. Between two events the estimate counts down with `now`.
+        """
+        if self.stage != "training" or not self.pace_marks or not self.steps_total:
             return None
-        at = self.last_time if now is None else min(now, self.last_time)
-        return max(0.0, at - self.training_started) / done * (self.steps_total - self.step)
+        step, t = self.pace_marks[-3:][0]
+        if self.step - step < 2:
+            return None
+        left = max(0.0, self.last_time - t) / (self.step - step) * (self.steps_total - self.step)
+        return max(0.0, left - max(0.0, (now or self.last_time) - self.last_time))
 
     def metrics(self) -> dict[str, float | None]:
         """Metrics on val: of the best weights once evaluated, else of the best epoch so far."""
@@ -159,11 +163,18 @@ class Progress:
     def _stage(self, e: Event) -> None:
         self.stage = str(e["stage"])
         self.stage_times[self.stage] = float(e["t"])
+        self._note(e["t"], "info", {"preparing": "preparing server"}.get(self.stage, self.stage))
         if self.stage == "training":
-            self.training_started, self.step_at_start = float(e["t"]), self.step
+            self.pace_marks = [(self.step, float(e["t"]))]
 
     def _plan(self, e: Event) -> None:
         self.plan = e
+        counts = f"{e.get('train_images')} train, {e.get('val_images')} val images"
+        self._note(
+            e["t"],
+            "info",
+            f"{e['epochs']} epochs of {e['steps_per_epoch']} steps, {counts}; weights: {e.get('weights')}",
+        )
 
     def _progress(self, e: Event) -> None:
         self.bars[str(e["what"])] = (int(e["done"]), int(e["total"]))
@@ -190,6 +201,7 @@ class Progress:
         self.epochs.append(e)
         self.epochs_done = self.epoch = number
         self.bars.pop("val", None)
+        self.pace_marks.append((self.step, float(e["t"])))
         groups = (("train", e.get("train")), ("val", e.get("val")), ("", e.get("metrics")), ("", {"lr": e.get("lr")}))
         for prefix, values in groups:
             for name, value in (values or {}).items():
@@ -220,6 +232,7 @@ class Progress:
 
     def _end(self, e: Event) -> None:
         self.ended = str(e["state"])
+        self._note(e["t"], "info", self.ended)
         self.stage = "done" if self.ended == "done" else self.stage
         self.stage_times["end"] = float(e["t"])
 

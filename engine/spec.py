@@ -376,7 +376,7 @@ class Spec(BaseModel):
             "Processes that load and augment images. 0 does it within the training itself.",
             small="a fast GPU waits for images",
             large="memory and cores are wasted",
-            auto="0 on a CPU, up to 8 on a GPU",
+            auto="0 on CPU, 8 on GPU",
             ge=0,
             le=64,
         ),

@@ -48,7 +48,7 @@ class Lines:
             return
         self._last_step = e["t"]
         p = self.progress
-        losses = "  ".join(f"{k} {words.number(v)}" for k, v in e["loss"].items())
+        losses = "  ".join(f"{words.loss(k)} {words.number(v)}" for k, v in e["loss"].items())
         left = p.remaining()
         yield (
             f"{p.fraction * 100:3.0f} %  epoch {e['epoch']}/{p.epochs_total}  step {e['i']}/{p.plan.get('steps_per_epoch')}  "

@@ -10,8 +10,8 @@ DASH = "–"
 METRIC_TITLES = {"map50": "mAP50", "map50_95": "50-95", "precision": "P", "recall": "R"}
 METRIC_LONG = {"map50": "mAP50", "map50_95": "mAP50-95", "precision": "precision", "recall": "recall"}
 METRIC_HELP = {
-    "map50": "average precision over classes; a box counts when it overlaps the true one by half",
-    "map50_95": "the same, averaged over overlaps from 50 to 95 %: rewards boxes that fit tightly",
+    "map50": "average precision, boxes that overlap by half count",
+    "map50_95": "the same over overlaps of 50 to 95 %: tight boxes",
     "precision": "of the boxes it draws, how many are right",
     "recall": "of the objects that are there, how many it finds",
 }
@@ -48,6 +48,11 @@ def number(value: float | None) -> str:
     if value == 0:
         return "0"
     return f"{value:.4g}" if 1e-3 <= abs(value) < 1e5 else f"{value:.1e}".replace("e-0", "e-").replace("e+0", "e")
+
+
+def loss(name: str) -> str:
+    """A loss's name where everybody knows that it is one."""
+    return name.removesuffix("_loss")
 
 
 def setting(value: Any) -> str:

@@ -34,6 +34,8 @@ def prepare(cache: Path, threads: int | None) -> None:
         "MKL_NUM_THREADS": count,
     }
     os.environ.update(own)
+    # Threads that wait by spinning stall each other for seconds as soon as anything else wants a core.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         for name in ("YOLO_CONFIG_DIR", "MPLCONFIGDIR"):
             Path(own[name]).mkdir(parents=True, exist_ok=True)

@@ -35,7 +35,7 @@ class Position:
     taken: int = 0  # number of the last step, over the whole training
     last_update: int = -1  # step, 0… over the whole training, whose gradients last changed the weights
     best: float | None = None  # highest fitness so far
-    best_epoch: int = 0  # 1…
+    best_epoch: int = 0  # 1…, the first that reached it
     complete: bool = False  # nothing is left but testing
 
 
@@ -163,12 +163,14 @@ class Loop:
         require_finite(losses, f"in epoch {number}")
         if not finite_weights(self.session.model):
             require_finite([float("nan")], f"at the end of epoch {number}")
-        better = at.best is None or evaluation.fitness > at.best
-        if better:
-            at.best, at.best_epoch = evaluation.fitness, number
+        fitness = evaluation.fitness
+        best = at.best is None or fitness >= at.best  # of equals the later: while all are 0, it has learned more
+        if at.best is None or fitness > at.best:
+            at.best, at.best_epoch = fitness, number
+        if best:
             self._timed(lambda: self.session.export(self.average.model, self.job.version.best_weights))
         lr = self.setting.schedule.at(max(0, at.taken - 1))
-        self._log_epoch(number, losses, evaluation, lr, better, train_seconds, val_seconds)
+        self._log_epoch(number, losses, evaluation, lr, best, train_seconds, val_seconds)
         at.epoch, at.step = number, 0
         at.complete = number >= self.spec.epochs or self._give_up(number) or self.requests.poll() == "finish"
         self.epoch_losses = None

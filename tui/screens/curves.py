@@ -23,10 +23,11 @@ class Plot(NamedTuple):
     x: str
     series: Callable[[Progress], list[Series]]
     smooth: bool
+    y_format: Callable[[float], str] | None = None
 
 
 def by_step(p: Progress) -> list[Series]:
-    return [Series(n, s.xs, s.ys) for n, s in p.step_series.items() if n != "lr"]
+    return [Series(words.loss(n), s.xs, s.ys) for n, s in p.step_series.items() if n != "lr"]
 
 
 def by_epoch(p: Progress) -> list[Series]:
@@ -36,7 +37,9 @@ def by_epoch(p: Progress) -> list[Series]:
         for j, split in enumerate(("train", "val")):
             series = p.epoch_series.get(f"{split}/{name}")
             if series:
-                found.append(Series(f"{name} {split}", series.xs, series.ys, f"chart-{(2 * i + j) % 6 + 1}"))
+                found.append(
+                    Series(f"{words.loss(name)} {split}", series.xs, series.ys, f"chart-{(2 * i + j) % 6 + 1}")
+                )
     return found
 
 
@@ -54,11 +57,11 @@ def rate(p: Progress) -> list[Series]:
 
 
 PLOTS = (
-    Plot("train loss by step", "step", by_step, True),
-    Plot("mAP on val by epoch", "epoch", metrics("map50", "map50_95"), False),
-    Plot("loss by epoch", "epoch", by_epoch, False),
-    Plot("precision, recall on val by epoch", "epoch", metrics("precision", "recall"), False),
-    Plot("learning rate by step", "step", rate, False),
+    Plot("train loss", "step", by_step, True),
+    Plot("mAP, val", "epoch", metrics("map50", "map50_95"), False, words.metric),
+    Plot("loss", "epoch", by_epoch, False),
+    Plot("precision, recall, val", "epoch", metrics("precision", "recall"), False, words.metric),
+    Plot("learning rate", "step", rate, False, words.number),
 )
 
 
@@ -103,6 +106,7 @@ class Curves(Horizontal):
                 x_range=(0 if plot.x == "step" else min(1, total), total) if total > 1 else None,
                 title=plot.title,
                 x_label=plot.x,
+                y_format=plot.y_format,
             )
 
     def on_resize(self) -> None:

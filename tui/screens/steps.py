@@ -490,12 +490,14 @@ def everything(plan: launch.Plan, label: Label, folder: str, command: str) -> tu
     out.row("Writes into", folder)
     out.head("The same as a command")
     out.lines.append(Content(command))
-    return out.content, all_settings(spec)
+    return out.content, all_settings(plan)
 
 
-def all_settings(spec: Spec) -> Content:
-    """Every setting by section; the changed ones say what the default is."""
-    differs, rows, section = set(changed(spec)), Rows(), ""
+def all_settings(plan: launch.Plan) -> Content:
+    """Every setting by section; the changed ones say what the default is, and “auto” what it comes to."""
+    spec, rows, section = plan.spec, Rows(), ""
+    differs = set(changed(spec))
+    comes_to = {"lr": words.number(plan.lr), "momentum": f"{plan.momentum:g}", "warmup_bias_lr": f"{spec.warmup_lr:g}"}
     for name in Spec.model_fields:
         if name in ("dataset", "dataset_hash"):
             continue
@@ -503,7 +505,7 @@ def all_settings(spec: Spec) -> Content:
         if info["section"] != section:
             section = str(info["section"])
             rows.head(section)
-        shown = words.setting(value) if value is not None else f"auto: {info['auto']}"
+        shown = words.setting(value) if value is not None else " ".join(t for t in (comes_to.get(name), "(auto)") if t)
         unit = f" {info['unit']}" if info.get("unit") and value is not None else ""
         default = words.setting(default_of(name))
         rows.row(

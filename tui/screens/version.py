@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from textual import work
 from textual.binding import Binding, BindingType
-from textual.containers import Vertical, VerticalScroll
+from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.content import Content
 from textual.widget import Widget
 from textual.widgets import ContentSwitcher, Static
@@ -47,7 +47,13 @@ class Numbers(LineWidget):
     def show(self, progress: Progress) -> None:
         found = []
         for name, value in progress.losses.items():
-            found.append((name, f"{value:.3f}" if value is not None else "nan", trend(progress.step_series.get(name))))
+            found.append(
+                (
+                    words.loss(name),
+                    f"{value:.3f}" if value is not None else "nan",
+                    trend(progress.step_series.get(name)),
+                )
+            )
         if progress.lr is not None:
             found.append(("lr", words.number(progress.lr), ""))
         if progress.images_per_second:
@@ -108,6 +114,36 @@ class LogPane(LineWidget):
         return lines
 
 
+class Classes(LineWidget):
+    """The classes' mAP50 on val after the last epoch, and which of them are falling."""
+
+    DEFAULT_CSS = "Classes { height: 4; width: 44; padding: 0 1; }"
+
+    def __init__(self, *, id: str) -> None:
+        super().__init__(id=id)
+        self._rows: list[tuple[str, float | None, float | None]] = []
+
+    def show(self, progress: Progress) -> None:
+        """The weakest first: they are what one looks for."""
+        last = [e.get("per_class") or [] for e in progress.epochs[-2:]]
+        now = last[-1] if last else []
+        then = {r.get("name"): r.get("map50") for r in last[0]} if len(last) > 1 else {}
+        self._rows = sorted(
+            ((str(r.get("name")), r.get("map50"), then.get(r.get("name"))) for r in now), key=lambda r: r[1] or 0.0
+        )
+        self.repaint()
+
+    def paint(self, width: int, height: int) -> list[Line]:
+        if not self._rows:
+            return []
+        lines: list[Line] = [(("mAP50 on val by class, weakest first", "muted"),)]
+        for name, value, before in self._rows[: height - 1]:
+            falling = value is not None and before is not None and value < before - 0.02
+            note = (f" {sign('↓')} falling", "warning") if falling else ("", "")
+            lines.append(((fit(words.clean(name), 18), ""), (f"{words.metric(value):>7}", ""), note))
+        return lines
+
+
 class VersionScreen(Page):
     HELP_TITLE = "A version"
     HELP_TEXT = (
@@ -125,7 +161,9 @@ class VersionScreen(Page):
     VersionScreen VerticalScroll { padding: 0 1; }
     VersionScreen #metrics { height: auto; margin-top: 1; }
     VersionScreen .text { height: auto; }
-    VersionScreen.short #log { height: 2; }
+    VersionScreen #below { height: 4; }
+    VersionScreen.short #below, VersionScreen.short LogPane { height: 2; }
+    VersionScreen.narrow Classes { display: none; }
     """
     HORIZONTAL_BREAKPOINTS = [(0, "narrow"), (100, "wide")]
     VERTICAL_BREAKPOINTS = [(0, "short"), (30, "tall")]
@@ -163,7 +201,9 @@ class VersionScreen(Page):
         with ContentSwitcher(initial="view-Curves"):
             with Vertical(id="view-Curves"):
                 yield curves.Curves(id="curves")
-                yield LogPane(id="log")
+                with Horizontal(id="below"):
+                    yield LogPane(id="log")
+                    yield Classes(id="classes")
             with VerticalScroll(id="view-Summary"):
                 yield MetricBars(id="metrics")
                 yield Static("", id="summary", classes="text", markup=False)
@@ -248,6 +288,7 @@ class VersionScreen(Page):
         self.query_one("#bars", ProgressBars).show(bars(p))
         self.query_one("#numbers", Numbers).show(p)
         self.query_one("#log", LogPane).show(p.log)
+        self.query_one("#classes", Classes).show(p)
         self.curves.show(p)
         self._trouble()
         self._head()
@@ -436,7 +477,7 @@ def bars(p: Progress) -> list[Bar]:
         Bar("step", p.step_in_epoch, per or None, text=""),
     ]
     what = "test" if p.stage == "testing" and "test" in p.bars else "val"
-    done, total = p.bars.get(what, (0, None))
+    done, total = p.bars.get(what, (None, None))
     found.append(Bar(what, done, total, text=""))
     return found
 

@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 Formatter = Callable[[float], str]
 SHRINK_BELOW = 0.45  # the y axis follows the data inwards only when they fill less of it than this
-LARGEST = 1e300
+LARGEST, SMALLEST = 1e300, 1e-290
+LARGEST_POWER = 300
 
 
 class Ticks(NamedTuple):
@@ -41,13 +42,14 @@ def _exponent(value: float) -> str:
 
 def linear_ticks(low: float, high: float, rows: int, label: Formatter | None = None) -> Ticks:
     """Round ticks around `low` … `high`, on an axis of `rows` cells."""
-    if high - low <= max(abs(high), abs(low)) * 1e-9:
+    if high - low <= max(max(abs(high), abs(low)) * 1e-9, SMALLEST):
         pad = abs(high) * 0.1 or 1.0
         low, high = low - pad, high + pad
     steps = {nice_step(high - low, count) for count in range(1, max(min(rows // 2, 6), 1) + 1)}
     plans = [plan for step in sorted(steps) for plan in _plans(low, high, step, rows)]
     best = max(plans, key=lambda plan: _merit(plan, high - low))
-    values = [index * best.step for index in range(best.first, best.last + 1)]
+    indices = range(best.first, best.last + 1) if best.last - best.first < rows else (best.first, best.last)
+    values = [index * best.step for index in indices]
     labels = [label(value) if label else number_label(value, best.step) for value in values]
     return Ticks(best.first * best.step, (best.first + best.steps) * best.step, values, labels)
 
@@ -104,7 +106,8 @@ class SteadyAxis:
         self._ticks, self.gutter = None, 0
 
     def ticks(self, low: float, high: float, rows: int, *, log: bool, label: Formatter | None = None) -> Ticks:
-        low, high = max(low, -LARGEST), min(high, LARGEST)
+        limit = LARGEST_POWER if log else LARGEST
+        low, high = min(max(low, -limit), limit), max(min(high, limit), -limit)
         if self._ticks is not None:
             inside = self._ticks.low <= low and high <= self._ticks.high
             fills = high - low >= (self._span[1] - self._span[0]) * SHRINK_BELOW

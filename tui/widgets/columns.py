@@ -11,7 +11,7 @@ from rich.style import Style as RichStyle
 from rich.text import Text
 from textual.content import Content
 
-from tui.widgets.symbols import fit, sign
+from tui.widgets.symbols import cut, fit, sign
 
 Cell: TypeAlias = str | Content | Text
 GAP = 2
@@ -66,7 +66,7 @@ def cell_segments(cell: Cell, width: int, align: str, style: RichStyle, coloured
     if not coloured or "\n" in content.plain:
         return [Segment(fit(one_line(content.plain), width, align), style)]
     if content.cell_length > width:
-        content = content.truncate(width - 1) + sign("…") if width > 1 else content.truncate(width)
+        content = content[: len(cut(content.plain, width - 1))] + sign("…")
     space = Segment(" " * max(width - content.cell_length, 0), style)
     parts = [Segment(s.text, style + ink(s.style)) for s in content.render_segments()]
     return [space, *parts] if align == "right" else [*parts, space]

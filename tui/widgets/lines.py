@@ -42,7 +42,19 @@ class LineWidget(Widget):
     @property
     def seen(self) -> bool:
         """Whether a person could be looking: mounted, with room, on a screen that is shown."""
-        return bool(self.is_mounted and self.is_attached and self.size and self.display and self.screen.is_current)
+        if not (self.is_mounted and self.is_attached and self.size and self._screen_shows):
+            return False
+        return all(node.display for node in self.ancestors_with_self)
+
+    @property
+    def _screen_shows(self) -> bool:
+        """Whether its screen is the top one, or only dialogs that let it shine through lie over it."""
+        for screen in reversed(self.app.screen_stack):
+            if screen is self.screen:
+                return True
+            if screen.styles.background.a == 1:
+                break
+        return False
 
     def repaint(self) -> None:
         """Draw again, and send only the lines that changed."""

@@ -90,7 +90,8 @@ def fit(text: str, width: int, align: str = "left") -> str:
         return ""
     size = cell_len(text)
     if size > width:
-        text, size = _cut(text, width)
+        text = cut(text, width - 1) + sign("…")
+        size = cell_len(text)
     space = " " * (width - size)
     if align == "right":
         return space + text
@@ -100,11 +101,11 @@ def fit(text: str, width: int, align: str = "left") -> str:
     return text + space
 
 
-def _cut(text: str, width: int) -> tuple[str, int]:
+def cut(text: str, width: int) -> str:
+    """The longest beginning of `text` that `width` cells hold."""
     used = 0
     for index, character in enumerate(text):
-        size = get_character_cell_size(character)
-        if used + size > width - 1:
-            return text[:index] + sign("…"), used + 1
-        used += size
-    return text, used
+        used += get_character_cell_size(character)
+        if used > width:
+            return text[:index]
+    return text
