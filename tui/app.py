@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from importlib import import_module
 from typing import Any, ClassVar
 
 from textual.app import App, SystemCommand
@@ -15,6 +16,15 @@ from tui import preferences
 from tui.keys import bind
 from tui.screens.base import Page
 from tui.widgets.chrome import working_bindings
+
+
+# Imported when first wanted: the first frame must not wait for what it does not show.
+SECTION_SCREENS = {
+    "Versions": ("tui.screens.versions", "VersionsScreen"),
+    "Data sets": ("tui.screens.datasets", "DatasetsScreen"),
+    "Servers": ("tui.screens.servers", "ServersScreen"),
+    "Settings": ("tui.screens.settings", "SettingsScreen"),
+}
 
 
 class DojangApp(App[str]):
@@ -57,30 +67,26 @@ class DojangApp(App[str]):
             wanted = ""
         self.theme = wanted or themes.default_theme()
         terminal.install_fixes(self)
-        self.push_screen(self.section("Versions"))
         if self._open:
             self.open_version(self._open)
         for problem in problems:
             self.notify(problem, severity="warning", markup=False)
         self.theme_changed_signal.subscribe(self, lambda theme: self.prefer(theme=theme.name))
 
+    def get_default_screen(self) -> Screen[Any]:
+        """Home. Textual would show an empty screen first, and that costs a frame."""
+        return self.section("Versions")
+
     def section(self, name: str) -> Page:
         """The screen of a section, made when first wanted."""
         if name not in self._sections:
-            from tui.screens import datasets, servers, settings, versions
-
-            makers = {
-                "Versions": versions.VersionsScreen,
-                "Data sets": datasets.DatasetsScreen,
-                "Servers": servers.ServersScreen,
-                "Settings": settings.SettingsScreen,
-            }
-            self._sections[name] = makers[name]()
+            module, maker = SECTION_SCREENS[name]
+            self._sections[name] = getattr(import_module(module), maker)()
         return self._sections[name]
 
     def action_go(self, name: str) -> None:
         """Go to a section, from wherever; screens stacked over the sections close."""
-        while len(self.screen_stack) > 2:
+        while len(self.screen_stack) > 1:
             self.pop_screen()
         page = self.section(name)
         if self.screen is not page:

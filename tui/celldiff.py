@@ -33,13 +33,17 @@ BRIDGE = 4  # so many unchanged cells are cheaper to send again than to jump ove
 
 
 class Look(NamedTuple):
-    """How a cell is drawn: its SGR parameters and its hyperlink."""
+    """How a cell is drawn, in SGR parameters: attributes, colours (empty is the default), and its hyperlink."""
 
-    sgr: str = ""
+    attributes: tuple[str, ...] = ()
+    ink: str = ""
+    ground: str = ""
     link: str = ""
 
 
 PLAIN = Look()
+# Underlines, reverse, strike, frames: what shows on a blank. Bold, dim and italic do not.
+_SHOWS_ON_BLANK = frozenset(("4", "5", "6", "7", "9", "21", "51", "52", "53"))
 Cell = tuple[str, Look]
 """A character and its look; the right half of a wide character is an empty string."""
 Row = dict[int, Cell]
@@ -56,6 +60,54 @@ def split_cells(text: str) -> tuple[str, ...]:
             cells.append(text[start:end])
             cells.extend([""] * (width - 1))
     return tuple(cells)
+
+
+@lru_cache(maxsize=4096)
+def read_sgr(before: Look, codes: str) -> Look:
+    """The look after `CSI codes m`. Codes that are not known are kept as attributes, in order."""
+    attributes, ink, ground = list(before.attributes), before.ink, before.ground
+    parts = iter(codes.split(";"))
+    for part in parts:
+        if part in ("", "0"):
+            attributes, ink, ground = [], "", ""
+        elif part in ("38", "48"):
+            kind = next(parts, "")
+            colour = ";".join((part, kind, *(next(parts, "0") for _ in range(1 if kind == "5" else 3))))
+            ink, ground = (colour, ground) if part == "38" else (ink, colour)
+        elif part in ("39", "49"):
+            ink, ground = ("", ground) if part == "39" else (ink, "")
+        elif part.isdecimal() and (30 <= int(part) <= 37 or 90 <= int(part) <= 97):
+            ink = part
+        elif part.isdecimal() and (40 <= int(part) <= 47 or 100 <= int(part) <= 107):
+            ground = part
+        elif part not in attributes:
+            attributes.append(part)
+    return Look(tuple(attributes), ink, ground, before.link)
+
+
+@lru_cache(maxsize=4096)
+def write_sgr(before: Look | None, after: Look) -> str:
+    """The shortest way from one look to another, hyperlinks aside."""
+    plain = not (after.attributes or after.ink or after.ground)
+    if before is None or plain or not set(before.attributes) <= set(after.attributes):
+        if before is not None and before[:3] == after[:3]:
+            return ""
+        parts = ["0", *after.attributes, after.ink, after.ground]
+    else:
+        parts = [attribute for attribute in after.attributes if attribute not in before.attributes]
+        if after.ink != before.ink:
+            parts.append(after.ink or "39")
+        if after.ground != before.ground:
+            parts.append(after.ground or "49")
+        if not parts:
+            return ""
+    return f"\x1b[{';'.join(part for part in parts if part)}m"
+
+
+@lru_cache(maxsize=4096)
+def blank_look(look: Look) -> Look:
+    """All that can be seen of a look on a space."""
+    return look if _SHOWS_ON_BLANK.intersection(look.attributes) else Look((), "", look.ground, look.link)
 
 
 @lru_cache(maxsize=4096)
@@ -105,7 +157,7 @@ class CellDiff:
             if kind == "text":
                 self._text(match[0])
             elif kind == "sgr":
-                self._sgr(match["sgr"])
+                self._look = read_sgr(self._look, match["sgr"])
             elif kind == "newline":
                 self._x, self._y = 0, self._y + (match[0] != "\r")
             elif kind in ("row", "column") or match[0] == "\x1b[H":
@@ -142,18 +194,10 @@ class CellDiff:
         if row and (_is_half(row.get(self._x)) or _is_half(row.get(self._x + len(cells)))):
             self._flush()  # it cuts a wide character of this very frame in two: let that one be drawn first
             row = self._dirty.setdefault(self._y, {})
-        look = self._look
-        row.update(zip(range(self._x, self._x + len(cells)), [(cell, look) for cell in cells], strict=True))
+        look, blank = self._look, blank_look(self._look)
+        drawn = [(cell, blank if cell == " " else look) for cell in cells]
+        row.update(zip(range(self._x, self._x + len(cells)), drawn, strict=True))
         self._x += len(cells)
-
-    def _sgr(self, codes: str) -> None:
-        if codes in ("", "0"):
-            self._look = self._look._replace(sgr="")
-        elif codes.startswith("0;"):
-            self._look = self._look._replace(sgr=codes[2:])
-        else:
-            before = self._look.sgr
-            self._look = self._look._replace(sgr=f"{before};{codes}" if before else codes)
 
     def _control(self, kind: str, sequence: str) -> None:
         """Anything but text, colour and cursor."""
@@ -201,8 +245,8 @@ class CellDiff:
         before = sent.link if sent is not None else ""
         if before != look.link or (sent is None and look.link):
             self._send(f"\x1b]8;{look.link or ';'}\x1b\\")
-        if sent is None or sent.sgr != look.sgr:
-            self._send(f"\x1b[0;{look.sgr}m" if look.sgr else "\x1b[0m")
+        if codes := write_sgr(sent, look):
+            self._send(codes)
         self._sent_look = look
 
     def _go(self, x: int, y: int) -> None:
@@ -261,7 +305,8 @@ class CellDiff:
             wide = _is_half(row.get(x + 1)) and _is_wide(row[x])
             if self._sent_cursor != (x, y):
                 self._send(f"\x1b[{y + 1};{x + 1}H")
-            self._send_look(look)
+            if not (text == " " and self._sent_look is not None and blank_look(self._sent_look) == look):
+                self._send_look(look)
             self._send(text)
             x += 2 if wide else 1
             self._sent_cursor = (x, y) if sure_width(text) else None

@@ -50,10 +50,13 @@ def load(path: Path) -> tuple[State | None, list[str]]:
             continue
         try:
             return _read(candidate), problems
+        except (MemoryError, PermissionError):
+            raise
         except Exception as e:  # a damaged archive raises whatever its reader stumbles over
-            problems.append(
-                f"{candidate.name} cannot be used: {str(e).strip().splitlines()[0][:200] or type(e).__name__}"
-            )
+            if "allocate memory" in str(e):
+                raise
+            words = " ".join(str(e).split())[:200] or type(e).__name__
+            problems.append(f"{candidate.name} cannot be used: {words}")
             candidate.replace(candidate.with_name(f"{candidate.stem}.unreadable{candidate.suffix}"))
     return None, problems
 

@@ -70,7 +70,6 @@ class Loop:
 
     def run(self) -> Literal["complete", "stopped"]:
         """Train until every epoch is done, patience runs out, or the person says stop or finish."""
-        self.optimizer.zero_grad()
         while not self.at.complete:
             if self.requests.stopped():
                 return self._stop()

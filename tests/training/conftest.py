@@ -29,13 +29,14 @@ from engine.spec import parse, parse_label
 from engine.versions import Version, Workspace
 
 ROOT = Path(__file__).parents[2]
+SHAPES = {"images": 32, "size": 64, "val": 0.25}
 TINY = {"image_size": 64, "batch_size": 8, "epochs": 3, "threads": 1, "warmup_epochs": 1.0, "close_mosaic": 1}
 
 
 @pytest.fixture
 def shapes(tmp_path: Path) -> Path:
     """data.yaml of 24 training and 8 val images of 64 px."""
-    return demo.draw(tmp_path / "shapes", images=32, size=64, val=0.25)
+    return demo.draw(tmp_path / "shapes", **SHAPES)
 
 
 @pytest.fixture
@@ -53,10 +54,15 @@ def create(workspace: Workspace, shapes: Path) -> Create:
     def make(**changes: Any) -> Version:
         if not (workspace.path / "datasets" / "shapes").exists():
             add(workspace.path, shapes, "shapes")
-        spec = parse({"dataset": "shapes", **TINY, **changes})
-        return workspace.project("default", create=True).create(spec, parse_label({}))
+        return tiny(workspace, **changes)
 
     return make
+
+
+def tiny(workspace: Workspace, **changes: Any) -> Version:
+    """A version on the data set `shapes` whose training takes a second or two."""
+    spec = parse({"dataset": "shapes", **TINY, **changes})
+    return workspace.project("default", create=True).create(spec, parse_label({}))
 
 
 def train(version: Version) -> list[Event]:
@@ -68,15 +74,16 @@ def train(version: Version) -> list[Event]:
 
 def start(version: Version, **environment: str) -> subprocess.Popen[bytes]:
     """Train in a process of its own, as the supervisor does."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "engine", str(version.path)],
-        cwd=ROOT,
-        env={**os.environ, **environment},
-        stdin=subprocess.DEVNULL,
-        stdout=(version.path / "train.log").open("ab"),
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
+    with version.train_log.open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "engine", str(version.path)],
+            cwd=ROOT,
+            env={**os.environ, **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
 
 
 def of_kind(events: list[Event], kind: str) -> list[Event]:

@@ -12,7 +12,7 @@ import pytest
 from tui.celldiff import CellDiff, split_cells
 
 WORDS = ["loss", "0.781", "훈련", "데이터 세트", "●", "한글ab", "━━━╸───", "  ", "⣿⡇", "e\u0301a", "—", "x"]
-COLOURS = ["", "1", "38;2;90;160;220", "7", "48;5;236;38;5;250", "2;3"]
+COLOURS = ["", "1", "38;2;90;160;220", "7", "48;5;236;38;5;250", "3", "4;31", "9;44", "97;41"]
 
 
 class Terminal:
@@ -31,10 +31,17 @@ class Terminal:
 
     def cells(self) -> list[list[tuple[Any, ...]]]:
         buffer = self.screen.buffer
-        return [[tuple(buffer[y][x]) for x in range(self.screen.columns)] for y in range(self.screen.lines)]
+        return [[seen(buffer[y][x]) for x in range(self.screen.columns)] for y in range(self.screen.lines)]
 
     def text(self) -> list[str]:
         return ["".join(cell[0] for cell in row).rstrip() for row in self.cells()]
+
+
+def seen(cell: Any) -> tuple[Any, ...]:
+    """What an eye gets of a cell: the ink of a blank is not part of it."""
+    if cell.data == " " and not (cell.underscore or cell.reverse or cell.strikethrough):
+        return cell.data, cell.bg
+    return tuple(cell)
 
 
 def move(x: int, y: int) -> str:
@@ -72,6 +79,42 @@ def spans(chance: random.Random, columns: int, rows: int) -> str:
         start = chance.randrange(columns - 4)
         body += move(start, chance.randrange(rows)) + line(chance, chance.randrange(1, columns - start))
     return body + move(0, 0)
+
+
+def test_no_bytes_can_stop_it() -> None:
+    chance = random.Random(9)
+    parts = [
+        "\x1b",
+        "[",
+        "]8;;",
+        "P",
+        "_",
+        "\\",
+        "\x07",
+        "H",
+        "12;4",
+        "m",
+        "38;5;",
+        "1",
+        "한",
+        "글a",
+        "\u0301",
+        "\n",
+        "\r",
+        "\t",
+        "J",
+        "👩\u200d🚀",
+        "0",
+        "?2026h",
+        "?2026l",
+    ]
+    diff = CellDiff()
+    for _ in range(3000):
+        diff.feed("".join(chance.choice(parts) for _ in range(chance.randrange(1, 30))), (20, 5))
+    frame = f"{move(0, 0)}abc{move(0, 0)}"
+    diff.feed("\x1b\\", (20, 5))
+    diff.feed(frame, (20, 5))
+    assert diff.feed(frame, (20, 5)) == ""
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -180,6 +223,14 @@ def test_leaving_and_entering_the_other_screen_forgets() -> None:
 def test_after_a_character_of_doubtful_width_the_cursor_is_placed_anew() -> None:
     _, sent = settled(f"{move(0, 0)}👩\u200d🚀 ok{move(0, 0)}")
     assert sent == f"{move(0, 0)}\x1b[0m👩\u200d🚀{move(2, 0)} ok{move(0, 0)}"
+
+
+def test_only_what_differs_of_a_look_is_sent_and_blanks_need_no_ink() -> None:
+    red, green = "38;2;200;0;0;48;2;9;9;9", "38;2;0;200;0;48;2;9;9;9"
+    _, sent = settled(
+        f"{move(0, 0)}\x1b[{red}ma\x1b[0m\x1b[{green}m  \x1b[0m\x1b[{red}mb\x1b[0m\x1b[{green}mc\x1b[0m{move(0, 0)}"
+    )
+    assert sent == f"{move(0, 0)}\x1b[0;{red}ma  b\x1b[38;2;0;200;0mc\x1b[0m{move(0, 0)}"
 
 
 def test_cells_beside_the_screen_are_dropped() -> None:

@@ -95,7 +95,9 @@ class Curves(Horizontal):
         """Draw what is in view."""
         self._progress = p
         charts = self.charts
-        charts[1].display = not self._zoomed and self.size.width >= TWO_COLUMNS
+        two = not self._zoomed and self.size.width >= TWO_COLUMNS
+        if charts[1].display != two:  # setting it, even to what it is, lays the whole screen out anew
+            charts[1].display = two
         for i, chart in enumerate(charts):
             plot = PLOTS[(self._first + i) % len(PLOTS)]
             total = p.steps_total if plot.x == "step" else p.epochs_total

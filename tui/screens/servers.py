@@ -44,7 +44,7 @@ class ServersScreen(Page):
         self._look()
 
     def _poll(self) -> None:
-        if self.is_current:
+        if self.app.screen is self:
             self._look()
 
     @work(thread=True, exclusive=True, group="machine")

@@ -101,7 +101,6 @@ class VersionsScreen(Page):
         yield from super().compose()
 
     def on_mount(self) -> None:
-        self.load()
         self.set_interval(REFRESH, self._poll)
         self.table.focus()
 
@@ -125,7 +124,7 @@ class VersionsScreen(Page):
             self._show(list(summaries(found, self._folds)))
 
     def _poll(self) -> None:
-        if self.is_current:
+        if self.app.screen is self:
             self._read()
 
     @work(thread=True, exclusive=True, group="list")

@@ -79,13 +79,16 @@ def _merit(plan: _Plan, span: float) -> float:
 
 
 def log_ticks(low: float, high: float, rows: int, label: Formatter | None = None) -> Ticks:
-    """The same in powers of ten; `low`, `high` and the limits that come back are logarithms."""
-    first, last = math.floor(low + 1e-9), math.ceil(high - 1e-9)
-    last = max(last, first + 1)
-    every = max(1, math.ceil((last - first) * 2 / max(rows - 1, 1)))
-    values = [float(power) for power in range(first, last + 1, every)]
+    """The same in powers of ten, on a short way also 2 and 5; `low`, `high` and what comes back are logarithms."""
+    parts = (0.0, math.log10(2), math.log10(5)) if high - low < 2 and rows >= 6 else (0.0,)
+    grid = [power + part for power in range(math.floor(low) - 1, math.ceil(high) + 2) for part in parts]
+    first = max(value for value in grid if value <= low + 1e-9)
+    last = min(value for value in grid if value >= max(high - 1e-9, first + 1e-9))
+    values = [value for value in grid if first <= value <= last]
+    every = max(1, math.ceil((len(values) - 1) * 2 / max(rows - 1, 1)))
+    values = values[::every]
     labels = [label(10**value) if label else _log_label(value) for value in values]
-    return Ticks(float(first), float(last), values, labels)
+    return Ticks(first, last, values, labels)
 
 
 def _log_label(power: float) -> str:
