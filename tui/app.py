@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from importlib import import_module
 from typing import Any, ClassVar
 
@@ -18,13 +18,9 @@ from tui.screens.base import Page
 from tui.widgets.chrome import working_bindings
 
 
-# Imported when first wanted: the first frame must not wait for what it does not show.
-SECTION_SCREENS = {
-    "Versions": ("tui.screens.versions", "VersionsScreen"),
-    "Data sets": ("tui.screens.datasets", "DatasetsScreen"),
-    "Servers": ("tui.screens.servers", "ServersScreen"),
-    "Settings": ("tui.screens.settings", "SettingsScreen"),
-}
+def lazily(module: str, maker: str) -> Callable[[], Page]:
+    """A screen that is imported when first wanted: the first frame must not wait for what it does not show."""
+    return lambda: getattr(import_module(f"tui.screens.{module}"), maker)()
 
 
 class DojangApp(App[str]):
@@ -32,10 +28,23 @@ class DojangApp(App[str]):
 
     TITLE = "dojang"
     ENABLE_COMMAND_PALETTE = True
+    DEFAULT_MODE = "Versions"
+    MODES: ClassVar[dict[str, str | Callable[[], Screen[Any]]]] = {
+        "Versions": lazily("versions", "VersionsScreen"),
+        "Data sets": lazily("datasets", "DatasetsScreen"),
+        "Servers": lazily("servers", "ServersScreen"),
+        "Settings": lazily("settings", "SettingsScreen"),
+    }
     CSS = """
-    Screen { background: $background; }
-    Toast { width: 60; }
+    Toast { width: 60; max-width: 90%; }
     ToolTip { display: none; }
+    Button { background: $panel; color: $foreground; text-style: none; }
+    Button.-primary { color: $accent; background: $panel; }
+    Button.-error { color: $error; background: $panel; }
+    Button:focus, Button:hover { background: $accent; color: $background; background-tint: transparent; }
+    Button.-error:focus, Button.-error:hover { background: $error; }
+    Button:disabled { background: $panel; color: $foreground-disabled; text-opacity: 1; }
+    Button:ansi:focus { background: ansi_default; color: ansi_default; text-style: reverse; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("ctrl+p", "command_palette", "palette", show=False, tooltip="every action by name"),
@@ -55,7 +64,6 @@ class DojangApp(App[str]):
         self.workspace = workspace
         self.preferences = preferences.load(workspace)
         self._theme_asked, self._open = theme, open_version
-        self._sections: dict[str, Page] = {}
 
     def on_mount(self) -> None:
         from tui import terminal, themes
@@ -73,24 +81,11 @@ class DojangApp(App[str]):
             self.notify(problem, severity="warning", markup=False)
         self.theme_changed_signal.subscribe(self, lambda theme: self.prefer(theme=theme.name))
 
-    def get_default_screen(self) -> Screen[Any]:
-        """Home. Textual would show an empty screen first, and that costs a frame."""
-        return self.section("Versions")
-
-    def section(self, name: str) -> Page:
-        """The screen of a section, made when first wanted."""
-        if name not in self._sections:
-            module, maker = SECTION_SCREENS[name]
-            self._sections[name] = getattr(import_module(module), maker)()
-        return self._sections[name]
-
     def action_go(self, name: str) -> None:
         """Go to a section, from wherever; screens stacked over the sections close."""
         while len(self.screen_stack) > 1:
             self.pop_screen()
-        page = self.section(name)
-        if self.screen is not page:
-            self.switch_screen(page)
+        self.switch_mode(name)
 
     def open_version(self, reference: str) -> None:
         """Show one version: live while it runs, its results after."""
@@ -114,7 +109,7 @@ class DojangApp(App[str]):
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
         """Everything that a key does here, by name; then the themes."""
         nodes = {a.binding.action: a.node for a in screen.active_bindings.values()}
-        for binding in working_bindings(screen):
+        for binding in working_bindings(screen, by_name=True):
             if binding.action in ("command_palette", "cancel"):
                 continue
             node = nodes.get(binding.action, screen)

@@ -237,6 +237,7 @@ class Loop:
             "gradients": gradients,
             "epoch_losses": self.epoch_losses,
             "structure": self.session.structure(),
+            "weights_text": self.session.weights_text,
             "spec": self.spec.model_dump(),
             "threads": torch.get_num_threads(),
         }
@@ -245,6 +246,7 @@ class Loop:
         """Take up a saved state; tensors go to wherever the model is."""
         device = self.setting.precision.device
         self.at = Position(**state["position"])
+        self.session.weights_text = state["weights_text"]
         self.session.model.load_state_dict(state["model"])
         self.average.model.load_state_dict(state["average"])
         self.average.updates = state["updates"]

@@ -93,7 +93,9 @@ def of_kind(events: list[Event], kind: str) -> list[Event]:
 def ending(events: list[Event]) -> str:
     """How it ended; with the error's words, so that a failing test says why."""
     errors = of_kind(events, "error")
-    return f"{events[-1].get('state')}: {errors[-1]['code']}: {errors[-1]['message']}" if errors else events[-1]["state"]
+    return (
+        f"{events[-1].get('state')}: {errors[-1]['code']}: {errors[-1]['message']}" if errors else events[-1]["state"]
+    )
 
 
 def same(a: Any, b: Any) -> bool:

@@ -110,7 +110,9 @@ def test_a_file_that_would_run_code_is_refused(create: Create, tmp_path: Path) -
     assert "posix.system" in error["message"] and "scratch" in error["hint"] and not marker.exists()
 
 
-@pytest.mark.parametrize(("content", "code"), [(b"", "BAD_WEIGHTS"), (b"GIF89a" * 99, "BAD_WEIGHTS"), (None, "MISSING_WEIGHTS")])
+@pytest.mark.parametrize(
+    ("content", "code"), [(b"", "BAD_WEIGHTS"), (b"GIF89a" * 99, "BAD_WEIGHTS"), (None, "MISSING_WEIGHTS")]
+)
 def test_a_file_that_is_no_model(create: Create, tmp_path: Path, content: bytes | None, code: str) -> None:
     path = tmp_path / "weights.pt"
     if content is not None:

@@ -196,3 +196,28 @@ def test_changed_settings_are_refused(create: Create, monkeypatch: Any) -> None:
     path.write_text(path.read_text().replace("batch_size = 8", "batch_size = 4"))
     events = train(version)
     assert ending(events).startswith("failed: SPEC_CHANGED") and "batch_size" in ending(events)
+
+
+def test_a_widened_head_is_built_again(create: Create, workspace: Workspace, monkeypatch: Any) -> None:
+    """Weights of 80 classes change the model's shape; the file itself may be gone by the time of the resume."""
+    from ultralytics.nn.tasks import DetectionModel
+
+    from engine.training.kernels import ultralytics_weights
+
+    path = workspace.weights / "yolov8n.pt"
+    ultralytics_weights.write(DetectionModel("yolov8n.yaml", nc=80, verbose=False), path, {})
+    left_alone = create(weights="pretrained")
+    events = train(left_alone)
+    assert ending(events) == "done"
+    assert of_kind(events, "plan")[0]["weights"] == "yolov8n.pt: 349 of 355 tensors"
+
+    version = create(weights="pretrained")
+    with monkeypatch.context() as patch:
+        stop_at_step(patch, version, 4)
+        train(version)
+    version.control.unlink()
+    path.unlink()
+    events = train(version)
+    assert ending(events) == "done"
+    assert of_kind(events, "plan")[0]["weights"] == "yolov8n.pt: 349 of 355 tensors"
+    assert same(state_of(version), state_of(left_alone))

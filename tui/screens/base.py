@@ -26,7 +26,7 @@ class Page(Screen[None]):
     SECTION: ClassVar[str] = ""
     HELP_TITLE: ClassVar[str] = ""
     HELP_TEXT: ClassVar[str] = ""
-    BINDINGS: ClassVar[list[BindingType]] = [bind("question_mark", "help", "help", show=False, help="this page")]
+    BINDINGS: ClassVar[list[BindingType]] = [bind("question_mark,f1", "help", "help", show=False, help="this page")]
 
     @property
     def dojang(self) -> DojangApp:

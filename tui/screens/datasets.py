@@ -12,7 +12,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, VerticalScroll
 from textual.content import Content
 from textual.widget import Widget
-from textual.widgets import Input, Static
+from textual.widgets import Static
 from textual.worker import get_current_worker
 
 from engine.datasets import registry
@@ -23,6 +23,7 @@ from tui.keys import bind
 from tui.screens.base import Page
 from tui.screens.dialogs import Confirm, Note, Wait
 from tui.screens.paths import PathDialog
+from tui.widgets.filter import Filter
 from tui.widgets.table import Cell, Column, Row, Table
 
 COLUMNS = (
@@ -45,8 +46,6 @@ class DatasetsScreen(Page):
         "It is only ever read: nothing is written into it or beside it. Defects found while reading are listed with file and object."
     )
     CSS = """
-    DatasetsScreen #search { display: none; border: none; height: 1; padding: 0 1; background: $surface; }
-    DatasetsScreen #search.open { display: block; }
     DatasetsScreen #detail { width: 54; padding: 0 1; border-left: vkey $panel; display: none; }
     DatasetsScreen.wide #detail { display: block; }
     """
@@ -65,7 +64,7 @@ class DatasetsScreen(Page):
         self.sets: dict[str, Dataset] = {}
 
     def body(self) -> Iterator[Widget]:
-        yield Input(placeholder="search by name or class", id="search")
+        yield Filter(placeholder="search by name or class", id="search")
         with Horizontal():
             empty = "No data set yet.\n\na  add a folder of images with labels (Pascal VOC or YOLO)"
             yield Table(COLUMNS, empty=empty, id="sets")
@@ -89,7 +88,7 @@ class DatasetsScreen(Page):
     def load(self) -> None:
         path = self.dojang.workspace.path
         self.sets = {d.name: d for d in reversed(registry.list_datasets(path))}
-        text = self.query_one("#search", Input).value.lower()
+        text = self.query_one(Filter).value.lower()
         shown = [d for d in self.sets.values() if text in f"{d.name} {' '.join(d.classes)}".lower()]
         self.table.set_rows([Row(d.name, cells(d)) for d in shown])
         total = sum(d.counts.images for d in self.sets.values())
@@ -111,6 +110,8 @@ class DatasetsScreen(Page):
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         if action in ("open", "remove", "train"):
             return self.is_mounted and self.selected is not None
+        if action == "clear":
+            return self.is_mounted and bool(self.query_one(Filter).value)
         return True
 
     @work
@@ -146,24 +147,14 @@ class DatasetsScreen(Page):
             self.load()
 
     def action_search(self) -> None:
-        box = self.query_one("#search", Input)
-        box.add_class("open")
-        box.focus()
+        self.query_one(Filter).open()
 
     def action_clear(self) -> None:
-        box = self.query_one("#search", Input)
-        box.value = ""
-        box.remove_class("open")
-        self.table.focus()
-        self.load()
+        self.query_one(Filter).action_clear()
 
-    @on(Input.Changed, "#search")
+    @on(Filter.Changed)
     def _typed(self) -> None:
         self.load()
-
-    @on(Input.Submitted, "#search")
-    def _to_list(self) -> None:
-        self.table.focus()
 
 
 def cells(d: Dataset) -> dict[str, Cell]:

@@ -23,25 +23,24 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-CSS = """
-Dialog { align: center middle; background: $background 60%; }
-Dialog > Vertical { width: 72; max-width: 96%; height: auto; max-height: 94%; background: $surface; border: round $accent;
-    padding: 0 2; border-title-color: $accent; border-title-style: bold; }
-Dialog .text { height: auto; margin: 1 0; }
-Dialog .note { height: auto; color: $foreground-muted; }
-Dialog .wrong { height: auto; color: $error; }
-Dialog .buttons { height: auto; align-horizontal: right; margin-top: 1; }
-Dialog Button { margin-left: 2; min-width: 10; }
-Dialog Input { border: none; height: 1; padding: 0 1; background: $panel; margin: 0 0 1 0; }
-Dialog Input:focus { border: none; background: $panel; }
-Dialog OptionList { height: auto; max-height: 16; border: none; background: $surface; margin: 1 0; padding: 0; }
-"""
-
-
 class Dialog(ModalScreen[T], Generic[T]):
     """A window that Esc closes with the answer “no”."""
 
-    CSS = CSS
+    DEFAULT_CSS = """
+    Dialog { align: center middle; background: $background 60%; }
+    Dialog > Vertical { width: 72; max-width: 96%; height: auto; max-height: 94%; background: $surface; border: round $accent;
+        padding: 0 2; border-title-color: $accent; border-title-style: bold; border-subtitle-color: $foreground-muted; }
+    Dialog VerticalScroll { height: auto; scrollbar-size-vertical: 1; }
+    Dialog .text { height: auto; margin: 1 0; }
+    Dialog .note { height: auto; color: $foreground-muted; }
+    Dialog .wrong { height: auto; color: $error; }
+    Dialog .buttons { height: auto; align-horizontal: right; margin-top: 1; }
+    Dialog Button { margin-left: 2; min-width: 10; }
+    Dialog Input { border: none; height: 1; padding: 0 1; background: $panel; margin: 0 0 1 0; }
+    Dialog Input:focus { border: none; background: $panel; }
+    Dialog OptionList { height: auto; max-height: 16; border: none; background: $surface; margin: 1 0; padding: 0; }
+    Dialog OptionList:focus { border: none; background-tint: transparent; }
+    """
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "cancel", "close")]
 
     def action_cancel(self) -> None:
@@ -212,11 +211,9 @@ class Note(Dialog[None]):
     def compose(self) -> ComposeResult:
         with Vertical() as box:
             box.border_title = self._title
-            with VerticalScroll() as scroll:
-                scroll.styles.height = "auto"
-                scroll.styles.max_height = "80vh"
+            box.border_subtitle = "esc close"
+            with VerticalScroll():
                 yield Static(self._text, classes="text", markup=False)
-            yield Static("esc closes this", classes="note")
 
 
 class Wait(Dialog[str]):
@@ -261,12 +258,10 @@ class Help(Dialog[None]):
     def compose(self) -> ComposeResult:
         with Vertical() as box:
             box.border_title = f"Help: {self._page.HELP_TITLE or self._page.SECTION}"
-            with VerticalScroll() as scroll:
-                scroll.styles.height = "auto"
-                scroll.styles.max_height = "80vh"
+            box.border_subtitle = "esc close"
+            with VerticalScroll():
                 yield Static(self._page.HELP_TEXT, classes="text", markup=False)
-                yield Static(self._keys())
-                yield Static("\nesc closes this", classes="note")
+                yield Static(self._keys(), classes="keys")
 
     def _keys(self) -> Content:
         parts: list[Content] = []

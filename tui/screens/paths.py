@@ -40,7 +40,7 @@ def safe_is_folder(path: Path) -> bool:
 class PathDialog(Dialog[str]):
     """A path to type or browse to; Tab completes it as a shell does."""
 
-    CSS = """
+    DEFAULT_CSS = """
     PathDialog > Vertical { width: 90; }
     PathDialog Tree { height: 14; background: $surface; padding: 0; scrollbar-size-vertical: 1; }
     """

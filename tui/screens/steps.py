@@ -9,7 +9,7 @@ from textual import on, work
 from textual.containers import Container, Horizontal, Vertical, VerticalScroll
 from textual.content import Content
 from textual.widget import Widget
-from textual.widgets import Input, Static
+from textual.widgets import Static
 
 from engine import catalog, launch, weights
 from engine.datasets import registry
@@ -20,6 +20,7 @@ from engine.servers.inventory import Machine, machine
 from engine.spec import Label, Spec, changed, default_of, parse_label, property_of
 from tui import words
 from tui.widgets.chart import Chart, Series
+from tui.widgets.filter import Filter
 from tui.widgets.form import Choice, Field, Form, as_text, help_of
 from tui.widgets.symbols import fit, sign
 from tui.widgets.table import Column, Row, Table
@@ -64,10 +65,6 @@ class DatasetStep(Step):
     """1: which data set."""
 
     note = "enter chooses a data set"
-    DEFAULT_CSS = """
-    DatasetStep #search { display: none; border: none; height: 1; padding: 0 1; background: $surface; }
-    DatasetStep #search.open { display: block; }
-    """
     COLUMNS = (
         Column("name", "data set", width=14, flex=2, priority=9),
         Column("task", "task", width=8, priority=5),
@@ -78,7 +75,7 @@ class DatasetStep(Step):
     )
 
     def compose(self) -> Iterator[Widget]:
-        yield Input(placeholder="search", id="search")
+        yield Filter(placeholder="search by name or class", id="search")
         with Horizontal():
             yield Table(self.COLUMNS, empty="No data set yet.\n\na  add a folder of images with labels", id="sets")
             yield Static("", id="about", markup=False)
@@ -93,7 +90,7 @@ class DatasetStep(Step):
 
     def load(self) -> None:
         self.sets = {d.name: d for d in reversed(registry.list_datasets(self.wizard.dojang.workspace.path))}
-        text = self.query_one("#search", Input).value.lower()
+        text = self.query_one(Filter).value.lower()
         rows = [
             Row(
                 d.name,
@@ -153,17 +150,11 @@ class DatasetStep(Step):
             self.load()
 
     def search(self) -> None:
-        box = self.query_one("#search", Input)
-        box.add_class("open")
-        box.focus()
+        self.query_one(Filter).open()
 
-    @on(Input.Changed, "#search")
+    @on(Filter.Changed)
     def _typed(self) -> None:
         self.load()
-
-    @on(Input.Submitted, "#search")
-    def _to_list(self) -> None:
-        self.table.focus()
 
 
 class SettingsStep(Step):

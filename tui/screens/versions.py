@@ -12,7 +12,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, VerticalScroll
 from textual.content import Content
 from textual.widget import Widget
-from textual.widgets import Input, Static
+from textual.widgets import Static
 from textual.worker import get_current_worker
 
 from engine.errors import DojangError
@@ -22,6 +22,7 @@ from tui.keys import bind
 from tui.screens.base import Page
 from tui.screens.dialogs import Ask, Confirm, Pick
 from tui.widgets.chrome import state_piece
+from tui.widgets.filter import Filter
 from tui.widgets.table import Cell, Column, Row, Table
 
 COLUMNS = [
@@ -62,8 +63,6 @@ class VersionsScreen(Page):
         "A running training goes on when you leave. Deleted versions go to the trash: u brings the last one back."
     )
     CSS = """
-    VersionsScreen #filter { display: none; border: none; height: 1; padding: 0 1; background: $surface; }
-    VersionsScreen #filter.open { display: block; }
     VersionsScreen #detail { width: 46; padding: 0 1; border-left: vkey $panel; display: none; }
     VersionsScreen.wide #detail { display: block; }
     """
@@ -91,7 +90,7 @@ class VersionsScreen(Page):
         self._filter, self._order, self._folds = "", "created", Folds()
 
     def body(self) -> Iterator[Widget]:
-        yield Input(placeholder="filter: name, tag, model, data set or state", id="filter")
+        yield Filter(placeholder="filter: name, tag, model, data set or state", id="filter")
         with Horizontal():
             yield Table(COLUMNS, empty=EMPTY, id="versions")
             with VerticalScroll(id="detail", can_focus=False):
@@ -191,7 +190,7 @@ class VersionsScreen(Page):
         if action == "undo":
             return bool(self.dojang.workspace.trash())
         if action == "unfilter":
-            return bool(self._filter) or self.query_one("#filter").has_class("open")
+            return bool(self._filter)
         return True
 
     # Doing
@@ -263,26 +262,15 @@ class VersionsScreen(Page):
             self.notify(f"{version.id} is back.", markup=False)
 
     def action_filter(self) -> None:
-        box = self.query_one("#filter", Input)
-        box.add_class("open")
-        box.focus()
+        self.query_one(Filter).open()
 
     def action_unfilter(self) -> None:
-        box = self.query_one("#filter", Input)
-        box.value = ""
-        box.remove_class("open")
-        self._filter = ""
-        self.table.focus()
-        self._show(self.rows)
+        self.query_one(Filter).action_clear()
 
-    @on(Input.Changed, "#filter")
-    def _typed(self, event: Input.Changed) -> None:
+    @on(Filter.Changed)
+    def _typed(self, event: Filter.Changed) -> None:
         self._filter = event.value.strip()
         self._show(self.rows)
-
-    @on(Input.Submitted, "#filter")
-    def _to_list(self) -> None:
-        self.table.focus()
 
     @work
     async def action_order(self) -> None:

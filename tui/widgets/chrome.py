@@ -8,6 +8,7 @@ from typing import Any
 from rich.cells import cell_len
 from textual.actions import parse
 from textual.binding import Binding
+from textual.keys import key_to_character
 from textual.screen import Screen
 
 from tui.keys import HANGUL, display
@@ -75,7 +76,6 @@ class KeyBar(LineWidget):
     """The footer: every key that works on this screen now, as many as fit; help and palette always stand at the right."""
 
     DEFAULT_CSS = "KeyBar { height: 1; dock: bottom; background: $panel; padding: 0 1; }"
-    ALWAYS = (("?", "help"), ("^p", "palette"))
 
     def on_mount(self) -> None:
         super().on_mount()
@@ -86,7 +86,7 @@ class KeyBar(LineWidget):
 
     def paint(self, width: int, height: int) -> list[Line]:
         right: list[Piece] = []
-        for key, word in self.ALWAYS:
+        for key, word in self.always():
             right += [(GAP if right else "", ""), (key, "accent"), (f" {word}", "muted")]
         room = width - line_width(tuple(right)) - 1
         left: list[Piece] = []
@@ -98,26 +98,45 @@ class KeyBar(LineWidget):
             left += [(key, "accent"), (f" {word}", ""), (GAP, "")]
         return [(*left, (" " * (room + 1), ""), *right)]
 
+    def always(self) -> list[tuple[str, str]]:
+        """Help and palette. Where `?` would be typed, F1 helps."""
+        helps = ["?"] if not typed(self.screen, "question_mark") else []
+        active = self.screen.active_bindings.get("f1")
+        if not helps and active and active.enabled and active.binding.action == "help":
+            helps = ["f1"]
+        return [*((key, "help") for key in helps), ("^p", "palette")]
+
     def keys(self) -> list[tuple[str, str]]:
         """Key and word of every shown action."""
         return [(display(b.key), b.description) for b in working_bindings(self.screen) if b.show]
 
 
-def working_bindings(screen: Screen[Any]) -> list[Binding]:
+def typed(screen: Screen[Any], key: str) -> bool:
+    """Whether what has the focus would take the key as a letter."""
+    focused = screen.focused
+    return focused is not None and focused.check_consume_key(key, key_to_character(key))
+
+
+def working_bindings(screen: Screen[Any], *, by_name: bool = False) -> list[Binding]:
     """Every binding that works on `screen` now, one an action and one a key: the screen's own first, in its order.
 
-    A list inside the screen has its own Enter; what the screen says of that key is what a person wants to read.
+    A list inside the screen has its own Enter; what the screen says of that key is what a person wants to read, unless
+    what has the focus says something of it itself. Keys that only move about say nothing, and are left out. `by_name`
+    also gives the actions whose key is a letter that would be typed now.
     """
     found: dict[str, Binding] = {}
     keys: set[str] = set(HANGUL.values())
+    active = [a for a in screen.active_bindings.values() if a.enabled and not a.binding.system]
+    focused = [a.binding for a in active if a.node is screen.focused and a.binding.show]
     own = [
         b
         for given in type(screen).BINDINGS
         for b in Binding.make_bindings([given])
-        if screen.check_action(*action_of(b))
+        if screen.check_action(*action_of(b)) and (by_name or b.priority or not typed(screen, b.key))
     ]
-    others = [a.binding for a in screen.active_bindings.values() if a.enabled and not a.binding.system]
-    for binding in [*own, *others]:
+    others = [a.binding for a in active if a.binding.show or a.binding.tooltip]
+    told = {b.key: b for b in focused}
+    for binding in [*(told.pop(b.key, b) for b in own), *told.values(), *others]:
         if binding.key in keys or binding.action in found or not binding.description:
             continue
         keys.add(binding.key)
