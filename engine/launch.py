@@ -45,6 +45,8 @@ def check(workspace: Workspace, data: dict[str, Any]) -> list[Problem]:
     broken = {p.field for p in found}
     if "dataset" not in broken and (problem := _dataset_problem(workspace, str(data["dataset"]))):
         found.append(problem)
+    elif not broken & {"dataset", "model"} and (problem := _task_problem(workspace, data)):
+        found.append(problem)
     if not broken & {"model", "weights", "download"}:
         problem = _weights_problem(workspace, data)
         found += [problem] if problem else []
@@ -61,6 +63,15 @@ def _dataset_problem(workspace: Workspace, name: str) -> Problem | None:
     if not dataset.counts.per_split["val"].images:
         return Problem("dataset", f"“{name}” has no image in its val split.")
     return None
+
+
+def _task_problem(workspace: Workspace, data: dict[str, Any]) -> Problem | None:
+    model = catalog.find(str(data.get("model", "yolov8n")))
+    dataset = registry.load(workspace.path, str(data["dataset"]))
+    if model.task == dataset.task:
+        return None
+    message = f"“{dataset.name}” is to {dataset.task}, {model.name} learns to {model.task}: choose another of the two"
+    return Problem("dataset", message)
 
 
 def _weights_problem(workspace: Workspace, data: dict[str, Any]) -> Problem | None:
@@ -87,7 +98,7 @@ def plan(workspace: Workspace, spec: Spec) -> Plan:
     per_epoch = max(1, math.ceil(train_images / spec.batch_size))
     steps = per_epoch * spec.epochs
     # ultralytics decides "auto" by the number of updates at its nominal batch size
-    updates = math.ceil(train_images / max(spec.batch_size, spec.nominal_batch_size)) * spec.epochs
+    updates = math.ceil(train_images / max(spec.batch_size, spec.settled("nominal_batch_size"))) * spec.epochs
     name, lr, momentum = resolved_optimizer(spec, len(dataset.classes), updates)
     seconds, pace_from = estimate(workspace, spec, dataset)
     warnings = [*advice(spec, len(dataset.classes), updates, train_images), *_circumstances(workspace, dataset)]

@@ -16,6 +16,22 @@ NAN = float("nan")
 LOG_LINES = 500
 
 
+def number(value: Any) -> float | None:
+    """`value` if it is a number, else None: a log may come from elsewhere, and charts and tables must not care."""
+    return value if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+
+
+def numbers(values: Any) -> dict[str, float | None]:
+    """A dictionary of numbers by name; whatever else it holds is None."""
+    return {str(k): number(v) for k, v in values.items()} if isinstance(values, dict) else {}
+
+
+def rows(values: Any) -> list[dict[str, Any]]:
+    """Per-class rows: a name, and numbers."""
+    found = [r for r in values if isinstance(r, dict)] if isinstance(values, list) else []
+    return [{**numbers(r), "name": str(r.get("name", ""))} for r in found]
+
+
 class Series:
     """One curve: x values that only rise, and their y values. 16 bytes a point."""
 
@@ -78,8 +94,8 @@ class Progress:
                 continue
             try:
                 handler(self, event)
-                self.last_time = max(self.last_time, float(event.get("t") or 0))
-            except (KeyError, TypeError, ValueError, AttributeError):
+                self.last_time = max(self.last_time, number(event.get("t")) or 0.0)
+            except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
                 continue
 
     # What screens ask for
@@ -163,81 +179,75 @@ class Progress:
     def _stage(self, e: Event) -> None:
         self.stage = str(e["stage"])
         self.stage_times[self.stage] = float(e["t"])
-        self._note(e["t"], "info", {"preparing": "preparing server"}.get(self.stage, self.stage))
+        self._note(e.get("t"), "info", {"preparing": "preparing server"}.get(self.stage, self.stage))
         if self.stage == "training":
             self.pace_marks = [(self.step, float(e["t"]))]
 
     def _plan(self, e: Event) -> None:
+        e = {**e, "epochs": int(e["epochs"]), "steps_per_epoch": int(e["steps_per_epoch"])}
         self.plan = e
         counts = f"{e.get('train_images')} train, {e.get('val_images')} val images"
-        self._note(
-            e["t"],
-            "info",
-            f"{e['epochs']} epochs of {e['steps_per_epoch']} steps, {counts}; weights: {e.get('weights')}",
-        )
+        text = f"{e['epochs']} epochs of {e['steps_per_epoch']} steps, {counts}; weights: {e.get('weights')}"
+        self._note(e.get("t"), "info", text)
 
     def _progress(self, e: Event) -> None:
         self.bars[str(e["what"])] = (int(e["done"]), int(e["total"]))
 
     def _step(self, e: Event) -> None:
-        self.step, self.epoch, self.step_in_epoch = int(e["step"]), int(e["epoch"]), int(e["i"])
-        loss = e["loss"]
-        self.losses = loss
-        self.lr, self.images_per_second, self.memory = e.get("lr"), e.get("img_s"), e.get("memory")
-        series = self.step_series
-        step = self.step
-        for name, value in loss.items():
-            curve = series.get(name)
+        step, epoch, i = int(e["step"]), int(e["epoch"]), int(e["i"])
+        loss = numbers(e["loss"])
+        self.step, self.epoch, self.step_in_epoch, self.losses = step, epoch, i, loss
+        self.lr, self.images_per_second, self.memory = (
+            number(e.get("lr")),
+            number(e.get("img_s")),
+            number(e.get("memory")),
+        )
+        for name, value in (*loss.items(), ("lr", self.lr)):
+            curve = self.step_series.get(name)
             if curve is None:
-                curve = series[name] = Series()
-            curve.xs.append(step)
-            curve.ys.append(NAN if value is None else value)
-        if "lr" not in series:
-            series["lr"] = Series()
-        series["lr"].add(step, self.lr)
+                curve = self.step_series[name] = Series()
+            curve.add(step, value)
 
     def _epoch(self, e: Event) -> None:
-        number = int(e["epoch"])
+        e = {**e, **{k: numbers(e.get(k)) for k in ("train", "val", "metrics", "seconds")}, "epoch": int(e["epoch"])}
+        e |= {"per_class": rows(e.get("per_class")), "lr": number(e.get("lr"))}
+        epoch = e["epoch"]
         self.epochs.append(e)
-        self.epochs_done = self.epoch = number
+        self.epochs_done = self.epoch = epoch
         self.bars.pop("val", None)
-        self.pace_marks.append((self.step, float(e["t"])))
-        groups = (("train", e.get("train")), ("val", e.get("val")), ("", e.get("metrics")), ("", {"lr": e.get("lr")}))
-        for prefix, values in groups:
-            for name, value in (values or {}).items():
-                key = f"{prefix}/{name}" if prefix else name
-                self.epoch_series.setdefault(key, Series()).add(number, value)
+        self.pace_marks.append((self.step, number(e.get("t")) or 0.0))
+        for prefix, values in (("train/", e["train"]), ("val/", e["val"]), ("", e["metrics"]), ("", {"lr": e["lr"]})):
+            for name, value in values.items():
+                self.epoch_series.setdefault(prefix + name, Series()).add(epoch, value)
         if e.get("best"):
             self.best = e
-        metrics = e.get("metrics") or {}
-        note = " → best so far, kept" if e.get("best") else ""
-        value = metrics.get("map50")
-        self._note(
-            e["t"], "info", f"epoch {number}: mAP50 val {value:.3f}{note}" if value is not None else f"epoch {number}"
-        )
+        value = e["metrics"].get("map50")
+        text = f"epoch {epoch}" + (f": mAP50 val {value:.3f}" if value is not None else "")
+        self._note(e.get("t"), "info", text + (" → best so far, kept" if e.get("best") else ""))
 
     def _result(self, e: Event) -> None:
-        self.results[str(e["split"])] = e
+        found = {**e, "metrics": numbers(e.get("metrics")), "per_class": rows(e.get("per_class"))}
+        self.results[str(e["split"])] = found
 
     def _control(self, e: Event) -> None:
         self.requests.append(str(e["request"]))
-        self._note(e["t"], "info", f"asked to {e['request']}")
+        self._note(e.get("t"), "info", f"asked to {e['request']}")
 
     def _log(self, e: Event) -> None:
-        self._note(e["t"], str(e.get("level", "info")), str(e["text"]))
+        self._note(e.get("t"), str(e.get("level", "info")), str(e["text"]))
 
     def _error(self, e: Event) -> None:
         self.error = {k: str(e.get(k) or "") for k in ("code", "message", "hint")}
-        self._note(e["t"], "error", self.error["message"])
+        self._note(e.get("t"), "error", self.error["message"])
 
     def _end(self, e: Event) -> None:
         self.ended = str(e["state"])
-        self._note(e["t"], "info", self.ended)
+        self._note(e.get("t"), "info", self.ended)
         self.stage = "done" if self.ended == "done" else self.stage
         self.stage_times["end"] = float(e["t"])
 
-    def _note(self, t: float, level: str, text: str) -> None:
-        self.log.append((float(t), level, text))
+    def _note(self, t: Any, level: str, text: str) -> None:
+        self.log.append((number(t) or 0.0, level, text))
         if len(self.log) > LOG_LINES:
             del self.log[: -LOG_LINES // 2]
 

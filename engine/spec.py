@@ -6,14 +6,16 @@ where the form shows it, its unit, and what happens when it is too small or too 
 
 from __future__ import annotations
 
+import math
 from functools import cache
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from engine import catalog
 from engine.errors import Invalid, NotFound, Problem
 
+_EFFDET_LR = 2e-3  # of AdamW at 16 images an update, from random weights (measured)
 TAG_LENGTH = 20
 NAME_LENGTH = 64
 
@@ -28,9 +30,15 @@ def field(
     large: str = "",
     advanced: bool = False,
     auto: str = "",
+    kernels: tuple[str, ...] = (),
+    by_kernel: dict[str, float] | None = None,
     **limits: Any,
 ) -> Any:
-    """Metadata of one field. `auto` says in words what an empty value means, where empty is allowed."""
+    """Metadata of one field. `auto` says in words what an empty value means, where empty is allowed.
+
+    `kernels` are the families of models that have such a setting, where not all do; `by_kernel` is what an empty value
+    comes to for each.
+    """
     extra: dict[str, Any] = {
         "section": section,
         "unit": unit,
@@ -38,6 +46,8 @@ def field(
         "large": large,
         "advanced": advanced,
         "auto": auto,
+        **({"kernels": list(kernels)} if kernels else {}),
+        **({"by_kernel": by_kernel} if by_kernel else {}),
     }
     return Field(title=label, description=help, json_schema_extra=extra, **limits)
 
@@ -82,6 +92,23 @@ class Spec(BaseModel):
             max_length=4096,
         ),
     ] = "scratch"
+    anchor_scale: Annotated[
+        float | None,
+        field(
+            "Model",
+            "Anchor scale",
+            "Size of the smallest boxes that predictions start from, in steps of 8 pixels of the scaled image; "
+            "EfficientDet only.",
+            unit="× 8 px",
+            small="large objects are found less exactly",
+            large="small objects are missed",
+            auto="from scratch fitted to the boxes of the data set, else as the weights have it",
+            kernels=("effdet",),
+            advanced=True,
+            ge=0.5,
+            le=16,
+        ),
+    ] = None
     download: Annotated[
         bool,
         field(
@@ -121,7 +148,7 @@ class Spec(BaseModel):
         field(
             "Training",
             "Image size",
-            "Images are scaled to this many pixels on the longer side. A multiple of 32.",
+            "Images are scaled to this many pixels on the longer side. A multiple of 32, for EfficientDet of 128.",
             unit="px",
             small="small objects vanish, training is fast",
             large="small objects are seen; time and memory grow with the square",
@@ -158,8 +185,8 @@ class Spec(BaseModel):
         field(
             "Learning rate",
             "Optimizer",
-            "The rule that turns gradients into updates. “auto” takes AdamW, or MuSGD for more than 10 000 steps, "
-            "with a learning rate fitted to the number of classes.",
+            "The rule that turns gradients into updates. “auto” takes AdamW with a fitted learning rate, "
+            "for YOLO MuSGD beyond 10 000 steps.",
         ),
     ] = "auto"
     lr: Annotated[
@@ -273,26 +300,57 @@ class Spec(BaseModel):
         ),
     ] = 0.0005
     nominal_batch_size: Annotated[
-        int,
+        int | None,
         field(
             "Learning rate",
             "Nominal batch size",
             "Gradients of several small batches are added up to about this many images before an update.",
             unit="images",
+            auto="64 for YOLO, 16 for EfficientDet",
+            by_kernel={"ultralytics": 64, "effdet": 16},
             advanced=True,
             ge=1,
             le=4096,
         ),
-    ] = 64
+    ] = None
 
-    box_loss: Annotated[float, field("Loss", "Box loss", "Weight of where boxes are.", advanced=True, ge=0, le=100)] = (
-        7.5
-    )
+    box_loss: Annotated[
+        float | None,
+        field(
+            "Loss",
+            "Box loss",
+            "Weight of where boxes are.",
+            auto="7.5 for YOLO, 50 for EfficientDet",
+            by_kernel={"ultralytics": 7.5, "effdet": 50.0},
+            advanced=True,
+            ge=0,
+            le=1000,
+        ),
+    ] = None
     class_loss: Annotated[
-        float, field("Loss", "Class loss", "Weight of what boxes hold.", advanced=True, ge=0, le=100)
-    ] = 0.5
+        float | None,
+        field(
+            "Loss",
+            "Class loss",
+            "Weight of what boxes hold.",
+            auto="0.5 for YOLO, 1 for EfficientDet",
+            by_kernel={"ultralytics": 0.5, "effdet": 1.0},
+            advanced=True,
+            ge=0,
+            le=1000,
+        ),
+    ] = None
     dfl_loss: Annotated[
-        float, field("Loss", "DFL loss", "Weight of how sharp box edges are.", advanced=True, ge=0, le=100)
+        float,
+        field(
+            "Loss",
+            "DFL loss",
+            "Weight of how sharp box edges are; YOLO only.",
+            kernels=("ultralytics",),
+            advanced=True,
+            ge=0,
+            le=100,
+        ),
     ] = 1.5
 
     mosaic: Annotated[
@@ -400,10 +458,20 @@ class Spec(BaseModel):
             "Machine",
             "Exact resume",
             "Draws all randomness from counters, so that a stopped training goes on exactly as if it had not been. "
-            "Off, the random order is ultralytics' own.",
+            "Off, the random order is ultralytics' own; YOLO only.",
+            kernels=("ultralytics",),
             advanced=True,
         ),
     ] = True
+
+    @model_validator(mode="before")
+    @classmethod
+    def _size_of_the_model(cls, data: Any) -> Any:
+        """Where no image size is given it is the model's own: public weights know objects at that size best."""
+        if isinstance(data, dict) and "image_size" not in data:
+            model = catalog.MODELS.get(str(data.get("model", default_of("model"))).strip().lower())
+            return {**data, "image_size": model.image_size} if model else data
+        return data
 
     @field_validator("model")
     @classmethod
@@ -415,10 +483,30 @@ class Spec(BaseModel):
 
     @field_validator("image_size")
     @classmethod
-    def _multiple_of_stride(cls, value: int) -> int:
-        if value % 32:
-            raise ValueError(f"must be a multiple of 32, such as {max(32, round(value / 32) * 32)}")
+    def _multiple_of_stride(cls, value: int, info: ValidationInfo) -> int:
+        name = info.data.get("model")  # missing while it is wrong itself
+        stride = catalog.find(name).stride if name else 32
+        if value % stride:
+            near = max(stride, round(value / stride) * stride)
+            raise ValueError(f"must be a multiple of {stride}{f' for {name}' if stride > 32 else ''}, such as {near}")
         return value
+
+    @field_validator("*")
+    @classmethod
+    def _has_an_effect(cls, value: Any, info: ValidationInfo) -> Any:
+        """What a model knows nothing of may not be set for it: it would be ignored without a word."""
+        name, model = str(info.field_name), info.data.get("model")
+        kernels = (cls.model_fields[name].json_schema_extra or {}).get("kernels")  # type: ignore[union-attr]
+        default = cls.model_fields[name].get_default()
+        if kernels and model and value != default and catalog.find(model).kernel not in kernels:
+            keep = "empty" if default is None else f"at {str(default).lower()}"
+            raise ValueError(f"does nothing for {model}: leave it {keep}")
+        return value
+
+    def settled(self, name: str) -> Any:
+        """A setting, or what it comes to for the model's kernel where it is empty (metadata `by_kernel`)."""
+        value = getattr(self, name)
+        return property_of(name)["by_kernel"][catalog.find(self.model).kernel] if value is None else value
 
     @field_validator("weights", "dataset", "dataset_hash")
     @classmethod
@@ -590,7 +678,8 @@ def default_of(name: str, model: type[BaseModel] = Spec) -> Any:
 def changed(spec: Spec) -> list[str]:
     """Names of the settings that differ from their defaults, in the order of the form."""
     skip = {"dataset", "dataset_hash"}
-    return [n for n in Spec.model_fields if n not in skip and getattr(spec, n) != default_of(n)]
+    own = {"image_size": catalog.find(spec.model).image_size}
+    return [n for n in Spec.model_fields if n not in skip and getattr(spec, n) != own.get(n, default_of(n))]
 
 
 def to_toml(spec: Spec) -> dict[str, Any]:
@@ -601,8 +690,14 @@ def to_toml(spec: Spec) -> dict[str, Any]:
 def resolved_optimizer(spec: Spec, classes: int, steps: int) -> tuple[str, float, float]:
     """Optimizer, learning rate and momentum that a training of `steps` batches will really use.
 
-    “auto” follows ultralytics: AdamW with a rate fitted to the classes up to 10 000 steps, MuSGD beyond.
+    “auto” follows ultralytics for its models: AdamW with a rate fitted to the classes up to 10 000 steps, MuSGD beyond.
+    For EfficientDet it is AdamW, fine-tuning at a fifth of the rate that random weights want.
     """
+    if spec.optimizer == "auto" and catalog.find(spec.model).kernel == "effdet":
+        lr = _EFFDET_LR * (1 if spec.weights == "scratch" else 0.2)
+        together = max(spec.batch_size, spec.settled("nominal_batch_size"))
+        lr = round(lr * min(2.0, math.sqrt(together / 16)), 6)  # Adam's steps grow with the root of the batch
+        return "AdamW", spec.lr or lr, 0.9 if spec.momentum is None else spec.momentum
     if spec.optimizer == "auto":
         name, lr = ("MuSGD", 0.01) if steps > 10_000 else ("AdamW", round(0.002 * 5 / (4 + classes), 6))
         return name, spec.lr or lr, 0.9 if spec.momentum is None else spec.momentum

@@ -20,7 +20,6 @@ import re
 import shutil
 import time
 import unicodedata
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine import events, files
 from engine.errors import DojangError, NotFound
-from engine.progress import Progress
+from engine.progress import Progress, number
 
 if TYPE_CHECKING:
     from engine.spec import Label, Spec
@@ -306,13 +305,14 @@ class Version:
 
     def state(self, progress: Progress) -> str:
         """The one word for where it stands, from its log and its lock alone."""
-        if progress.ended and not (self._restarting(progress) and self.alive()):
+        alive = self.alive()
+        if alive and self._restarting(progress):
+            return "preparing"
+        if progress.ended:
             return progress.ended
-        if self.alive():
+        if alive:
             return state_of_stage(progress.stage)
-        if not progress.attempt and not self.exit_record.exists():
-            return "draft"
-        return "lost"
+        return "lost" if progress.attempt or self.exit_record.exists() else "draft"
 
     def _restarting(self, progress: Progress) -> bool:
         """A resumed run holds its lock before its first word: the old last word no longer counts."""
@@ -331,7 +331,7 @@ class Version:
 
     def summary(self) -> dict[str, Any]:
         """What lists show, from cache where nothing changed."""
-        return next(iter(summaries([self])))
+        return summaries([self])[0]
 
     def delete(self) -> Trashed:
         """Move it into the trash. Raises DojangError while it is running."""
@@ -402,29 +402,28 @@ class Folds:
         return progress
 
 
-def summaries(versions: list[Version], folds: Folds | None = None) -> Iterator[dict[str, Any]]:
+def summaries(versions: list[Version], folds: Folds | None = None) -> list[dict[str, Any]]:
     """`dojang list`'s rows. Logs are folded once and remembered by size and time, so hundreds list in milliseconds."""
     if not versions:
-        return
+        return []
     cache_file = versions[0].workspace.cache / "summaries.json"
-    cache = _read_cache(cache_file)
-    changed = False
+    cache, rows, changed = _read_cache(cache_file), [], False
     for version in versions:
-        key, signature = version.reference, _signature(version)
-        known = cache.get(key)
-        if known and known["signature"] == signature:
-            yield _with_state(version, dict(known["row"]))
-            continue
-        row = _fold(version, folds.of(version) if folds else version.progress())
-        if row["ended"]:
-            cache[key] = {"signature": signature, "row": dict(row)}
-            changed = True
-        yield _with_state(version, row)
+        signature, known = _signature(version), cache.get(version.reference)
+        if isinstance(known, dict) and known.get("signature") == signature:
+            row = known["row"]
+        else:
+            row = _fold(version, folds.of(version) if folds else version.progress())
+            if row["ended"]:
+                cache[version.reference] = {"signature": signature, "row": row}
+                changed = True
+        rows.append(_with_state(version, dict(row)))
     if changed:
         try:
             files.write_json(cache_file, cache)
         except DojangError:
             pass  # a cache that cannot be kept only costs time
+    return rows
 
 
 def _read_cache(path: Path) -> dict[str, Any]:
@@ -484,13 +483,13 @@ def _fold(version: Version, progress: Progress) -> dict[str, Any]:
 
 def _pace(progress: Progress, spec: dict[str, Any]) -> dict[str, Any] | None:
     """How long an epoch takes for each training image, val included: what later estimates rest on."""
-    images = progress.plan.get("train_images")
-    seconds = sorted(sum(e["seconds"].values()) for e in progress.epochs if isinstance(e.get("seconds"), dict))
+    images = number(progress.plan.get("train_images"))
+    seconds = sorted(sum(v or 0.0 for v in e["seconds"].values()) for e in progress.epochs if e["seconds"])
     if not images or not seconds:
         return None
     return {
         "seconds_per_image": seconds[len(seconds) // 2] / images,
-        "image_size": int(progress.plan.get("image_size") or spec.get("image_size") or 640),
+        "image_size": int(number(progress.plan.get("image_size")) or 640),
         "device": str(spec.get("device", "auto")),
     }
 

@@ -16,7 +16,12 @@ from engine.errors import DojangError
 from engine.files import disk_error, sync_folder
 from engine.versions import Workspace
 
-RELEASE = "https://github.com/ultralytics/assets/releases/download/v8.4.0"  # where ultralytics itself fetches from
+RELEASES = {  # by kernel: where the library itself fetches from
+    "ultralytics": "https://github.com/ultralytics/assets/releases/download/v8.4.0",
+    "effdet": "https://github.com/rwightman/efficientdet-pytorch/releases/download/v0.1",
+}
+ARCHIVE = b"PK\x03\x04"  # how torch's files begin,
+OLD = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # and those from before torch 1.6
 TIMEOUT = 20.0  # seconds without a byte
 CHUNK = 1 << 18
 SMALLEST = 100_000  # bytes; less is an error page
@@ -53,7 +58,7 @@ def folders(workspace: Workspace) -> list[Path]:
 
 def address(model: Model) -> str:
     """Where the weights are fetched from. `DOJANG_WEIGHTS_URL` names a mirror's folder."""
-    return f"{(os.environ.get('DOJANG_WEIGHTS_URL') or RELEASE).rstrip('/')}/{model.pretrained}"
+    return f"{(os.environ.get('DOJANG_WEIGHTS_URL') or RELEASES[model.kernel]).rstrip('/')}/{model.pretrained}"
 
 
 def missing(model: Model, workspace: Workspace, why: str = "") -> DojangError:
@@ -136,6 +141,6 @@ def _copy(answer: Any, file: Any, done: int, total: int, tick: Tick) -> bool:
 
 
 def _is_model(path: Path) -> bool:
-    """Whether it is a zip archive, as torch's files are, and not a page that says sorry. It is vetted before use."""
+    """Whether it begins as torch's files do, and is not a page that says sorry. It is vetted before use."""
     with path.open("rb") as file:
-        return path.stat().st_size >= SMALLEST and file.read(4) == b"PK\x03\x04"
+        return path.stat().st_size >= SMALLEST and file.read(len(OLD)).startswith((ARCHIVE, OLD))

@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterable
 from importlib import import_module
 from typing import Any, ClassVar
 
+from textual import work
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.screen import Screen
+from textual.theme import Theme
 
 from engine.errors import DojangError
 from engine.versions import Workspace
@@ -37,19 +39,20 @@ class DojangApp(App[str]):
     }
     CSS = """
     Toast { width: 60; max-width: 90%; }
-    ToolTip { display: none; }
+    ToolTip, SearchIcon { display: none; }
+    VerticalScroll { scrollbar-size-vertical: 1; }
     Button { background: $panel; color: $foreground; text-style: none; }
     Button.-primary { color: $accent; background: $panel; }
     Button.-error { color: $error; background: $panel; }
     Button:focus, Button:hover { background: $accent; color: $background; background-tint: transparent; }
     Button.-error:focus, Button.-error:hover { background: $error; }
-    Button:disabled { background: $panel; color: $foreground-disabled; text-opacity: 1; }
+    Button:disabled { background: $panel; color: $foreground-muted; text-style: dim; text-opacity: 1; border: none !important; }
     Button:ansi:focus { background: ansi_default; color: ansi_default; text-style: reverse; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("ctrl+p", "command_palette", "palette", show=False, tooltip="every action by name"),
         bind("q", "leave", "quit", show=False, help="quit; a running training goes on"),
-        Binding("ctrl+q", "leave", "quit", show=False, priority=True),
+        Binding("ctrl+q", "leave(True)", "quit", show=False, priority=True),
         Binding("ctrl+c", "leave", "quit", show=False),
         Binding("1", "go('Versions')", "Versions", show=False, tooltip="go to Versions"),
         Binding("2", "go('Data sets')", "Data sets", show=False, tooltip="go to Data sets"),
@@ -73,16 +76,34 @@ class DojangApp(App[str]):
         if wanted and wanted not in self.available_themes:
             problems.append(f"There is no theme “{wanted}”.")
             wanted = ""
-        self.theme = wanted or themes.default_theme()
+        if wanted and not self._theme_asked and terminal.colour_count() <= 16:
+            wanted = wanted if self.available_themes[wanted].ansi else ""
+        self.theme = self._theme_first = wanted or themes.default_theme()
         terminal.install_fixes(self)
         if self._open:
             self.open_version(self._open)
         for problem in problems:
             self.notify(problem, severity="warning", markup=False)
-        self.theme_changed_signal.subscribe(self, lambda theme: self.prefer(theme=theme.name))
+        self.theme_changed_signal.subscribe(self, self._keep_theme)
 
-    def action_go(self, name: str) -> None:
+    def _keep_theme(self, theme: Theme) -> None:
+        """Keep what a person chose in the app; the one it starts with is for this terminal, or for this once."""
+        if theme.name != self._theme_first:
+            self._theme_first = ""
+            self.prefer(theme=theme.name)
+
+    async def _may_leave(self) -> bool:
+        """Whether every open screen lets itself be closed."""
+        for screen in reversed(self.screen_stack):
+            if isinstance(screen, Page) and not await screen.may_leave():
+                return False
+        return True
+
+    @work(exclusive=True, group="leave")
+    async def action_go(self, name: str) -> None:
         """Go to a section, from wherever; screens stacked over the sections close."""
+        if not await self._may_leave():
+            return
         while len(self.screen_stack) > 1:
             self.pop_screen()
         self.switch_mode(name)
@@ -100,8 +121,11 @@ class DojangApp(App[str]):
         """Change a preference and keep it; a workspace that cannot be written only forgets it."""
         self.preferences = preferences.save(self.workspace, self.preferences, **changes)
 
-    def action_leave(self) -> None:
+    @work(exclusive=True, group="leave")
+    async def action_leave(self, at_once: bool = False) -> None:
         """Quit. What runs goes on, and the last line on the terminal says so."""
+        if not at_once and not await self._may_leave():
+            return
         running = self.workspace.running()
         goes_on = f"{', '.join(running)} goes on training. Come back with: dojang" if running else ""
         self.exit(goes_on)

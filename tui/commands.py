@@ -301,7 +301,7 @@ def list_versions(a: Arguments) -> None:
     workspace = _workspace(a)
     names = workspace.projects() if a.all else [a.project or workspace.current_project]
     found = [v for name in names for v in workspace.project(name).versions()]
-    rows = list(versions.summaries(found))
+    rows = versions.summaries(found)
     if a.json:
         return _json(rows)
     if not rows:

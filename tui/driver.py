@@ -21,6 +21,7 @@ from textual.drivers.linux_driver import LinuxDriver
 from textual.message import Message
 
 from tui.celldiff import CellDiff
+from tui.widgets.symbols import PLAIN, ascii_only
 
 if TYPE_CHECKING:
     from textual.app import App
@@ -55,6 +56,8 @@ class DiffDriver(LinuxDriver):
         self._doubt = True
 
     def write(self, data: str) -> None:
+        if ascii_only():
+            data = data.translate(PLAIN)
         if self._diff is None:
             super().write(data)
             return

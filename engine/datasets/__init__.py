@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
-from engine.datasets.model import SPLITS, Box, Counts, Dataset, Finding, Item, Progress, Split, SplitCounts
+from engine.datasets.index import Items
+from engine.datasets.model import (
+    FORMATS,
+    SPLITS,
+    Box,
+    Counts,
+    Dataset,
+    Finding,
+    Format,
+    Item,
+    Progress,
+    Split,
+    SplitCounts,
+    Task,
+)
 from engine.datasets.registry import (
     add,
     broken,
@@ -12,20 +26,25 @@ from engine.datasets.registry import (
     items,
     list_datasets,
     load,
+    open_items,
     remove,
     verify,
 )
 
 __all__ = [
+    "FORMATS",
     "SPLITS",
     "Box",
     "Counts",
     "Dataset",
     "Finding",
+    "Format",
     "Item",
+    "Items",
     "Progress",
     "Split",
     "SplitCounts",
+    "Task",
     "add",
     "broken",
     "check_name",
@@ -34,6 +53,7 @@ __all__ = [
     "items",
     "list_datasets",
     "load",
+    "open_items",
     "remove",
     "verify",
 ]

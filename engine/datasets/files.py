@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from engine.datasets.images import is_image
@@ -13,7 +14,10 @@ from engine.datasets.model import Finding, Progress
 from engine.errors import DojangError
 
 LABEL_LIMIT = 16 << 20  # bytes of one annotation; polygons of a crowded image stay far below
-LIST_LIMIT = 256 << 20  # bytes of a list of images; some millions of lines
+LIST_LIMIT = 256 << 20  # bytes of a list of images
+MOST_IMAGES = 2_000_000  # of one dataset
+OUTSIDE = "{!r} leads out of the data set's folder, so it is left out; an absolute path would say that it is meant."
+DRIVE = re.compile(r"[A-Za-z]:/")  # where an absolute path on Windows begins
 BEAT = 1000  # files looked at between two calls of progress
 
 
@@ -69,6 +73,25 @@ def read_text(path: str | Path, limit: int) -> str:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as e:
         raise Unreadable("bad_encoding", f"The file is not UTF-8 text (byte {e.start + 1}).") from e
+
+
+def read_lines(path: str | Path) -> Iterator[str]:
+    """The lines of a regular UTF-8 file that may be long, with their ends; Unreadable where it cannot be read on."""
+    try:
+        status = Path(path).stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise Unreadable("unreadable", "This is not a regular file.")
+        if status.st_size > LIST_LIMIT:
+            raise Unreadable("too_large", f"The file has {status.st_size:,} bytes; at most {LIST_LIMIT:,} are read.")
+        with Path(path).open(encoding="utf-8-sig", newline="") as f:
+            for number, line in enumerate(f):
+                if number == MOST_IMAGES:
+                    raise Unreadable("too_large", f"The file has more than {MOST_IMAGES:,} lines.")
+                yield line
+    except UnicodeDecodeError as e:
+        raise Unreadable("bad_encoding", f"The file is not UTF-8 text: {e.reason}.") from e
+    except OSError as e:
+        raise Unreadable("unreadable", f"The file cannot be read: {e.strerror or e}.") from e
 
 
 def read_bytes(path: str | Path, limit: int) -> bytes:
@@ -147,6 +170,27 @@ def relative(path: str | Path, root: Path) -> str:
 def absolute(path: str | Path, base: str | Path) -> str:
     """`path` from `base`, with its `..` resolved by name: symbolic links the user made stay as they are."""
     return os.path.normpath(Path(base) / path)
+
+
+def inside(path: str, folder: str | Path) -> bool:
+    """Whether `path`, both being absolute and normal, lies in `folder`."""
+    return path.startswith(os.fspath(folder).rstrip(os.sep) + os.sep)
+
+
+def named(text: str, bases: Sequence[str | Path], root: Path, moved: bool = False) -> str | None:
+    """The image that a file of the dataset names: in the first of `bases` that has it, else where it should be.
+
+    None if a relative path climbs out of them and of `root`: a list from a stranger has no business there. An absolute
+    one says what it means; `moved` looks for one that is gone by its last name, since sets are copied about.
+    """
+    text = text if "/" in text else text.replace("\\", "/")
+    if os.path.isabs(text) or DRIVE.match(text):
+        if moved and not there(text):
+            return named(text.rpartition("/")[2], bases, root)
+        return existing(text) or absolute(text, root)
+    paths = [(absolute(text, base), base) for base in bases]
+    options = [path for path, base in paths if inside(path, root) or inside(path, base)]
+    return next((where for path in options if (where := existing(path))), options[0] if options else None)
 
 
 def from_user(path: str | Path) -> Path:

@@ -10,10 +10,19 @@ from typing import Any, Literal, NamedTuple
 Split = Literal["train", "val", "test"]
 Part = Literal["train", "val", "test", ""]  # "" is still to be divided
 Severity = Literal["error", "warning", "info"]
-Format = Literal["yolo", "voc"]
+Format = Literal["yolo", "voc", "coco", "labelme", "imagefolder", "csv"]
+Task = Literal["detect", "classify"]
 SplitSource = Literal["existing", "made"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")
+FORMATS: dict[Format, str] = {  # as people call them
+    "yolo": "Ultralytics YOLO",
+    "voc": "Pascal VOC",
+    "coco": "COCO",
+    "labelme": "labelme",
+    "imagefolder": "a folder per class",
+    "csv": "a table of images and labels",
+}
 
 Progress = Callable[[int, int], None]
 """Called with (done, total) images; total is 0 while they are still being looked for. Raise from it to cancel."""
@@ -34,7 +43,10 @@ class Box(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One usable image. `labelled` says that its annotation was read: one without objects is labelled background."""
+    """One usable image. `labelled` says that its annotation was read: one without objects is labelled background.
+
+    A set to detect in has `boxes`, one to classify a `label`; the other of the two stays empty.
+    """
 
     path: str  # relative to the dataset's root, with "/", when inside it; else absolute
     split: Split
@@ -43,6 +55,12 @@ class Item:
     boxes: tuple[Box, ...]
     labelled: bool
     bytes: int = 0  # size of the image file
+    label: int | None = None  # class of the whole image
+
+    @property
+    def classes(self) -> frozenset[int]:
+        """The classes that the image shows; empty for background and for what nobody labelled."""
+        return frozenset(box.cls for box in self.boxes) if self.label is None else frozenset((self.label,))
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +72,15 @@ class Finding:
     message: str
     file: str  # like Item.path
     object: int | None = None  # number of the object in the file, from 1
+    image: str = ""  # Item.path of the image that it is about, where `file` is its annotation
 
 
 @dataclass(frozen=True, slots=True)
 class SplitCounts:
     images: int = 0
     labelled: int = 0
-    labels: int = 0  # boxes
-    per_class: dict[str, int] = field(default_factory=dict)  # boxes by class name, every class present
+    labels: int = 0  # boxes; of a set to classify, labelled images
+    per_class: dict[str, int] = field(default_factory=dict)  # the same by class name, every class present
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +88,7 @@ class Counts:
     images: int
     labelled: int
     unlabelled: int
-    labels: int  # boxes
+    labels: int  # boxes; of a set to classify, labelled images
     per_class: dict[str, int]
     per_split: dict[Split, SplitCounts]
 
@@ -77,20 +96,22 @@ class Counts:
     def of(cls, items: Iterable[Item], classes: tuple[str, ...]) -> Counts:
         images = dict.fromkeys(SPLITS, 0)
         labelled = dict.fromkeys(SPLITS, 0)
-        boxes = {split: [0] * len(classes) for split in SPLITS}
+        labels = {split: [0] * len(classes) for split in SPLITS}
         for item in items:
             images[item.split] += 1
             labelled[item.split] += item.labelled
             for box in item.boxes:
-                boxes[item.split][box.cls] += 1
-        return cls.from_splits(classes, {s: (images[s], labelled[s], boxes[s]) for s in SPLITS})
+                labels[item.split][box.cls] += 1
+            if item.label is not None:
+                labels[item.split][item.label] += 1
+        return cls.from_splits(classes, {s: (images[s], labelled[s], labels[s]) for s in SPLITS})
 
     @classmethod
     def from_splits(cls, classes: tuple[str, ...], splits: dict[Split, tuple[int, int, list[int]]]) -> Counts:
-        """Sum up from each split's images, labelled images and boxes by class in the order of `classes`."""
+        """Sum up from each split's images, labelled images and labels by class in the order of `classes`."""
         per_split = {
-            split: SplitCounts(images, labelled, sum(boxes), dict(zip(classes, boxes, strict=True)))
-            for split, (images, labelled, boxes) in splits.items()
+            split: SplitCounts(images, labelled, sum(labels), dict(zip(classes, labels, strict=True)))
+            for split, (images, labelled, labels) in splits.items()
         }
         parts = per_split.values()
         images, labelled = sum(p.images for p in parts), sum(p.labelled for p in parts)
@@ -119,7 +140,7 @@ class Dataset:
     name: str
     root: Path
     format: Format
-    task: Literal["detect"]
+    task: Task
     classes: tuple[str, ...]
     added: str  # ISO 8601, UTC
     split_source: SplitSource

@@ -12,10 +12,12 @@ from pathlib import Path
 
 from engine.datasets import store
 from engine.datasets.files import from_user, is_folder, nfc, there
-from engine.datasets.model import Counts, Dataset, Finding, Item, Progress
+from engine.datasets.index import Items
+from engine.datasets.model import Counts, Dataset, Finding, Format, Item, Progress
 from engine.errors import DojangError, NotFound
 from engine.files import disk_error, sync_folder
 
+DESCRIPTIONS = (".yaml", ".yml", ".json", ".csv", ".tsv")  # files that may be given in the folder's stead
 LONGEST_NAME = 64  # characters
 MOST_BYTES = 200  # of a name; file systems allow 255, and temporary names are longer
 RATIOS = (80.0, 10.0, 10.0)
@@ -27,16 +29,17 @@ def add(
     path: Path | str,
     name: str | None = None,
     *,
+    format: Format | None = None,
     ratios: Sequence[float] = RATIOS,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Dataset:
-    """Read the dataset at `path` (a folder or a data.yaml) and register it; DojangError says why it cannot be.
+    """Read the dataset at `path` (a folder, or the file that describes it) and register it; DojangError says why not.
 
-    `ratios` and `seed` count only where a split has to be made. Raise from `progress` to cancel: nothing is left
+    Its format is recognised unless given. `ratios` and `seed` count only where a split has to be made. Raise from `progress` to cancel: nothing is left
     behind. The folder appears whole by a rename, so that two processes adding one name cannot mix: the second fails.
     """
-    from engine.datasets.formats import open_source
+    from engine.datasets.recognise import open_source
     from engine.datasets.scan import scan
     from engine.datasets.split import check_ratios
 
@@ -46,13 +49,13 @@ def add(
     home = workspace / "datasets" / name
     if there(home):
         raise _exists(name)
-    source = open_source(path, progress)
+    source = open_source(path, progress, format)
     result = scan(source, ratios, seed, progress)
     dataset = Dataset(
         name=name,
         root=source.root,
         format=source.format,
-        task="detect",
+        task=source.task,
         classes=result.classes,
         added=datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         split_source=result.split_source,
@@ -117,8 +120,13 @@ def load(workspace: Path, name: str) -> Dataset:
 
 
 def items(workspace: Path, name: str) -> list[Item]:
-    """Every usable image with its boxes, by path."""
-    return store.read_items(_home(workspace, name))
+    """Every usable image with its labels, by path."""
+    return list(open_items(workspace, name))
+
+
+def open_items(workspace: Path, name: str) -> Items:
+    """The same without making them all: a sequence that reads the items that are asked for."""
+    return store.open_items(_home(workspace, name))
 
 
 def findings(workspace: Path, name: str) -> list[Finding]:
@@ -166,7 +174,7 @@ def check_name(name: str) -> str:
 
 def default_name(path: Path) -> str:
     """The name of the dataset's folder, with what a name may not hold replaced by '-'."""
-    folder = path.parent if path.suffix.lower() in (".yaml", ".yml") else path
+    folder = path.parent if path.suffix.lower() in DESCRIPTIONS else path
     text = "".join(c if _may_hold(c) else "-" for c in nfc(folder.name)).lstrip(".-")[:LONGEST_NAME]
     while len(text.encode()) > MOST_BYTES:
         text = text[:-1]

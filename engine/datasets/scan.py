@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from engine.datasets.classes import by_frequency
-from engine.datasets.files import LABEL_LIMIT, Unreadable, existing, nfc, read_bytes, relative
-from engine.datasets.formats import LOOKED_FOR, Entry, Labels, Source
+from engine.datasets.files import MOST_IMAGES, Unreadable, existing, nfc, read_bytes, relative
+from engine.datasets.formats import Entry, Labels, Source
 from engine.datasets.images import BadImage, ImageSize, measure
 from engine.datasets.model import SEVERITIES, Box, Finding, Item, Part, Progress, SplitSource
 from engine.datasets.split import make_split
@@ -44,17 +44,21 @@ class _Read:
 
 def scan(source: Source, ratios: Sequence[float], seed: int, progress: Progress | None = None) -> Scan:
     """Read everything that `source` lists; DojangError if nothing of it can be trained on."""
+    if len(source.entries) > MOST_IMAGES:
+        hint = "Register parts of it as data sets of their own."
+        message = f"{source.root} lists {len(source.entries):,} images; at most {MOST_IMAGES:,} are read."
+        raise DojangError(message, code="TOO_LARGE", hint=hint)
     reads = _read_all(source, progress)
     findings = source.findings + [finding for read in reads for finding in read.findings]
     usable = [read for read in reads if read.size is not None]
     if not usable:
         raise _nothing(source, findings, "NO_IMAGES", "has no image that can be used")
-    classes = source.classes
-    if classes is None:
-        classes = by_frequency(r.labels.names[box.cls] for r in usable if r.labels for box in r.labels.boxes)
-    items = [_item(read, classes, source.root) for read in usable]
-    if not any(item.boxes for item in items):
-        raise _nothing(source, findings, "NO_LABELS", "has no labelled object that can be used")
+    classes = _classes(source, usable) if source.classes is None else source.classes
+    index = {name: i for i, name in enumerate(classes)}
+    items = [_item(read, index, source.root) for read in usable]
+    if not any(item.classes for item in items):
+        what = "labelled object" if source.task == "detect" else "labelled image"
+        raise _nothing(source, findings, "NO_LABELS", f"has no {what} that can be used")
     parts: list[Part] = [read.entry.part for read in usable]
     items, how, split = _divide(items, parts, source, findings, ratios, seed)
     findings.sort(key=lambda f: (SEVERITIES.index(f.severity), nfc(f.file), f.object or 0, f.code))
@@ -97,45 +101,51 @@ def _read(entry: Entry, source: Source) -> _Read:
         return read
     if size.note:
         read.findings.append(Finding("warning", *size.note, image))
-    label = existing(entry.label) if entry.label else None
+    label = existing(entry.label) if entry.label and entry.given is None else entry.label
     if label is None:
         read.findings.append(Finding("info", "no_label", "The image has no annotation.", image))
         read.size = size
         return read
     file = relative(label, source.root)
     try:
-        read.labels = source.parse(read_bytes(label, LABEL_LIMIT), (size.width, size.height))
+        told = read_bytes(label, source.limit) if entry.given is None else entry.given
+        read.labels = source.parse(told, (size.width, size.height))
         read.size = size
     except Unreadable as e:
-        read.findings.append(Finding("error", e.code, f"{e.message} Its image is left out.", file))
+        read.findings.append(Finding("error", e.code, f"{e.message} Its image is left out.", file, image=image))
         return read
-    read.findings += [Finding(d.severity, d.code, d.message, file, d.object) for d in read.labels.defects]
+    read.findings += [Finding(d.severity, d.code, d.message, file, d.object, image) for d in read.labels.defects]
     return read
 
 
-def _item(read: _Read, classes: tuple[str, ...], root: Path) -> Item:
-    """The item, in train for now, with its boxes' classes counted in `classes`."""
+def _classes(source: Source, usable: list[_Read]) -> tuple[str, ...]:
+    """The names beside the annotations, if those used are all among them; else those used, the most frequent first."""
+    used = by_frequency(r.labels.names[box.cls] for r in usable if r.labels for box in r.labels.boxes)
+    return source.listed if set(used) <= set(source.listed) else used
+
+
+def _item(read: _Read, index: dict[str, int], root: Path) -> Item:
+    """The item, in train for now, with its classes counted as `index` says where they have names."""
     assert read.size is not None
     boxes: tuple[Box, ...] = ()
+    label, labelled = None, False
     if read.labels:
-        boxes = tuple(read.labels.boxes)
+        boxes, label, labelled = tuple(read.labels.boxes), read.labels.label, read.labels.told
         if names := read.labels.names:
-            index = {i: classes.index(name) for i, name in enumerate(names) if name in classes}
-            boxes = tuple(Box(index[box.cls], *box[1:]) for box in boxes)
-    labelled = read.labels is not None and read.labels.told
+            boxes = tuple(Box(index[names[box.cls]], *box[1:]) for box in boxes)
     path, size = relative(read.entry.image, root), read.size
-    return Item(path, "train", size.width, size.height, boxes, labelled, size.bytes)
+    return Item(path, "train", size.width, size.height, boxes, labelled, size.bytes, label)
 
 
 def _divide(
     items: list[Item], parts: list[Part], source: Source, findings: list[Finding], ratios: Sequence[float], seed: int
 ) -> tuple[list[Item], SplitSource, dict[str, Any]]:
     """Give every item its split: the existing one when train and val both have something to learn from, else made."""
-    if {"train", "val"} <= {part for item, part in zip(items, parts, strict=True) if item.boxes}:
+    if {"train", "val"} <= {part for item, part in zip(items, parts, strict=True) if item.classes}:
         settled = [replace(item, split=part or "train") for item, part in zip(items, parts, strict=True)]
         return settled, "existing", {"from": source.split_from}
     if "val" in parts:
-        message = "train or val has no object that can be used, so the two are divided anew."
+        message = "train or val has no label that can be used, so the two are divided anew."
         findings.append(Finding("warning", "split_without_objects", message, source.split_from))
     kept = [replace(item, split="test") for item, part in zip(items, parts, strict=True) if part == "test"]
     ratios = [*ratios[:2], 0.0 if kept else ratios[2]]
@@ -152,5 +162,5 @@ def _nothing(source: Source, findings: list[Finding], code: str, what: str) -> D
     """Say that nothing can be used, with the first reasons, since no dataset will be there to look them up in."""
     worst = sorted(findings, key=lambda f: SEVERITIES.index(f.severity))[:3]
     reasons = "\n".join(f"{finding.file}: {finding.message}" for finding in worst)
-    count = f"{len(source.entries)} images listed" if source.entries else f"looked for {LOOKED_FOR}"
+    count = f"{len(source.entries)} images listed"
     return DojangError(f"{source.root} {what} ({count}).", code=code, hint=reasons or "Check the path.")

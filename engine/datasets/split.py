@@ -95,7 +95,7 @@ def _sizes(total: int, shares: Sequence[float], at_least_one: bool) -> list[int]
 def _stratify(items: Sequence[Item], chosen: list[int], shares: Sequence[float]) -> dict[int, Split]:
     """The split of each index in `chosen`, whose order breaks ties."""
     room = _sizes(len(chosen), shares, at_least_one=True)
-    classes = {i: {box.cls for box in items[i].boxes} or {NOTHING} for i in chosen}
+    classes = {i: items[i].classes or {NOTHING} for i in chosen}
     waiting: dict[int, dict[int, None]] = defaultdict(dict)  # images by class; a dict for its order
     for i in chosen:
         for cls in classes[i]:

@@ -1,4 +1,4 @@
-"""A dataset's three files: dataset.toml for people and lists, index.json and findings.json for programs."""
+"""A dataset's three files: dataset.toml for people and lists, items.bin and findings.json for programs."""
 
 from __future__ import annotations
 
@@ -9,23 +9,27 @@ from pathlib import Path
 from typing import Any
 
 from engine.datasets.files import nfc
-from engine.datasets.model import SEVERITIES, SPLITS, Box, Counts, Dataset, Finding, Item, Severity
+from engine.datasets.index import HINT, VERSION, Items, read_items, write_items
+from engine.datasets.model import SEVERITIES, SPLITS, Counts, Dataset, Finding, Item, Severity
 from engine.errors import DojangError
 from engine.files import read_toml, write_json, write_toml
 
-DATASET, INDEX, FINDINGS = "dataset.toml", "index.json", "findings.json"
-VERSION = 1
+DATASET, ITEMS, FINDINGS = "dataset.toml", "items.bin", "findings.json"
 MOST_FINDINGS = 20_000  # stored; dataset.toml still counts them all
-HINT = "Remove the dataset and add it again; your images are not affected."
 
 
 def content_hash(classes: tuple[str, ...], items: list[Item]) -> str:
-    """sha256 of the classes and of each item's relative path, split, size in pixels and bytes, and boxes.
+    """sha256 of what a training sees but the pixels: classes, and by split the images in their order with their labels.
 
-    Neither the place nor the time count, nor how names are composed: the same set hashes alike on every machine.
+    Of an image count its file's name, its size in pixels and bytes, and its labels to the last bit. The folders that
+    it lies in count only through the order, by path, that they give: they differ between formats and say nothing that a
+    training sees. Neither the place nor the time count, nor how names are composed. So the same set hashes alike
+    on every machine, and in every format that it is written to without loss.
     """
     digest = hashlib.sha256(json.dumps(classes, ensure_ascii=False).encode())
-    for row in sorted(([nfc(item.path), *_row(item)[1:]] for item in items), key=lambda row: str(row[0])):
+    for item in sorted(items, key=lambda item: (SPLITS.index(item.split), nfc(item.path))):
+        name, seen = nfc(item.path).rpartition("/")[2], (item.width, item.height, item.bytes, int(item.labelled))
+        row = [item.split, name, *seen, item.boxes if item.label is None else item.label]
         digest.update(json.dumps(row, ensure_ascii=False).encode())
     return digest.hexdigest()
 
@@ -36,21 +40,18 @@ def count_findings(findings: list[Finding]) -> dict[Severity, int]:
 
 
 def write(folder: Path, dataset: Dataset, items: list[Item], findings: list[Finding]) -> None:
-    rows = [[f.severity, f.code, f.message, f.file, f.object] for f in findings[:MOST_FINDINGS]]
-    write_json(folder / INDEX, {"version": VERSION, "items": [_row(item) for item in items]})
+    rows = [[f.severity, f.code, f.message, f.file, f.object, f.image] for f in findings[:MOST_FINDINGS]]
+    write_items(folder / ITEMS, items)
     write_json(folder / FINDINGS, {"version": VERSION, "findings": rows})
     write_toml(folder / DATASET, _to_toml(dataset))
 
 
-def read_items(folder: Path) -> list[Item]:
-    return [
-        Item(path, split, width, height, tuple(Box(*box) for box in boxes), bool(labelled), size)
-        for path, split, width, height, labelled, size, boxes in _rows(folder / INDEX, "items", 7)
-    ]
+def open_items(folder: Path) -> Items:
+    return read_items(folder / ITEMS)
 
 
 def read_findings(folder: Path) -> list[Finding]:
-    return [Finding(*row) for row in _rows(folder / FINDINGS, "findings", 5)]
+    return [Finding(*row) for row in _rows(folder / FINDINGS, "findings", 6)]
 
 
 def read_dataset(folder: Path) -> Dataset:
@@ -64,10 +65,6 @@ def read_dataset(folder: Path) -> Dataset:
         raise
     except (KeyError, TypeError, ValueError, AttributeError) as e:
         raise DojangError(f"{path} is not a dataset's: {e!r}.", code="BAD_FILE", hint=HINT) from e
-
-
-def _row(item: Item) -> list[Any]:
-    return [item.path, item.split, item.width, item.height, int(item.labelled), item.bytes, item.boxes]
 
 
 def _rows(path: Path, key: str, width: int) -> list[list[Any]]:

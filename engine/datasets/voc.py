@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from engine.datasets.files import LIST_LIMIT, Unreadable, images_below, is_file, nfc, read_text, relative, walk
+from engine.datasets.classes import listed_classes
+from engine.datasets.files import Unreadable, images_below, is_file, nfc, read_lines, relative, walk
 from engine.datasets.formats import Entry, Source
 from engine.datasets.images import is_image
 from engine.datasets.model import Finding, Part, Progress, Split
@@ -32,7 +33,8 @@ def read_voc(root: Path, progress: Progress | None = None) -> Source:
         message = "There is no image for this annotation."
         findings.append(Finding("warning", "label_without_image", message, relative(labels[key], root)))
     entries = _entries(root, images, labels, parts, findings)
-    return Source(root, "voc", None, parse_annotation, entries, findings, "ImageSets/Main")
+    listed = listed_classes(root, findings)
+    return Source(root, "voc", None, parse_annotation, entries, findings, "ImageSets/Main", listed=listed)
 
 
 def _key(path: str, base: Path) -> str:
@@ -71,7 +73,7 @@ def _keys(path: Path, root: Path, findings: list[Finding]) -> list[str]:
     if not is_file(path):
         return []
     try:
-        lines = read_text(path, LIST_LIMIT).splitlines()
+        lines = list(read_lines(path))
     except Unreadable as e:
         findings.append(Finding("error", e.code, e.message, relative(path, root)))
         return []

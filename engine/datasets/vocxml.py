@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import NoReturn
 from xml.parsers import expat
 
+from engine.datasets.boxes import box_in_pixels
 from engine.datasets.classes import clean_class
 from engine.datasets.files import Unreadable
 from engine.datasets.formats import Defect, Labels
-from engine.datasets.model import Box
 
 DEEPEST = 50  # levels of XML
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
-SLACK = 1.0  # pixels beyond the frame that are a matter of counting from 0 or from 1
 
 
 @dataclass(slots=True)
@@ -40,7 +38,7 @@ def parse_annotation(data: bytes, size: tuple[int, int]) -> Labels:
         name = clean_class(thing.name)
         if name is None:
             labels.drop(number, "bad_class", "The object has no usable name.")
-        elif box := _box(thing, number, names.setdefault(name, len(names)), size, labels):
+        elif box := box_in_pixels(_corners(thing), names.setdefault(name, len(names)), name, number, size, labels):
             key = (name, *map(str, box[1:]))
             if key in seen:
                 labels.drop(number, "duplicate", f"This {name} is the same as one before it.", "warning", unread=False)
@@ -51,31 +49,8 @@ def parse_annotation(data: bytes, size: tuple[int, int]) -> Labels:
     return labels
 
 
-def _box(thing: _Object, number: int, cls: int, size: tuple[int, int], labels: Labels) -> Box | None:
-    name = thing.name.strip()
-    try:
-        left, top, right, bottom = corners = [float(thing.corners[corner]) for corner in CORNERS]
-    except (KeyError, ValueError):
-        labels.drop(number, "malformed", f"The box of this {name} does not have four numbers.")
-        return None
-    place = f"{left:g},{top:g} to {right:g},{bottom:g} pixels"
-    width, height = size
-    if not all(map(math.isfinite, corners)):
-        labels.drop(number, "malformed", f"The box of this {name} does not have four numbers.")
-    elif right < left or bottom < top:
-        labels.drop(number, "inverted", f"The box of this {name} ends before it begins: {place}.")
-    elif right == left or bottom == top:
-        labels.drop(number, "zero_area", f"The box of this {name} has no area: {place}.", unread=False)
-    elif left >= width or top >= height or right <= 0 or bottom <= 0:
-        labels.drop(number, "out_of_frame", f"The box of this {name} is outside the {width}×{height} image: {place}.")
-    else:
-        if max(-left, -top, right - width, bottom - height) > SLACK:
-            message = f"The box of this {name} reaches out of the {width}×{height} image and is cut off: {place}."
-            labels.note(Defect("warning", "out_of_frame", message, number))
-        left, top, right, bottom = max(0.0, left), max(0.0, top), min(right, width), min(bottom, height)
-        cx, cy = (left + right) / 2 / width, (top + bottom) / 2 / height
-        return Box(cls, cx, cy, (right - left) / width, (bottom - top) / height)
-    return None
+def _corners(thing: _Object) -> list[str]:
+    return [thing.corners.get(corner, "") for corner in CORNERS]
 
 
 def _read(data: bytes) -> tuple[tuple[int, int], list[_Object]]:

@@ -7,19 +7,20 @@ from pathlib import Path
 
 from engine.datasets.description import Description, load_description
 from engine.datasets.files import (
-    LIST_LIMIT,
+    OUTSIDE,
     Unreadable,
     absolute,
     existing,
     images_below,
     is_folder,
+    named,
     nfc,
-    read_text,
+    read_lines,
     relative,
     sayable,
     there,
 )
-from engine.datasets.formats import Entry, Source
+from engine.datasets.formats import MOST_DEFECTS, Entry, Source
 from engine.datasets.images import is_image
 from engine.datasets.model import SPLITS, Finding, Progress, Severity, Split
 from engine.datasets.rows import parse_rows
@@ -103,21 +104,26 @@ class _Reader:
     def _listed(self, path: str) -> list[str]:
         """Images that a .txt list names: from the list's folder with `./`, else from the root, or from that folder."""
         try:
-            lines = [text for line in read_text(path, LIST_LIMIT).splitlines() if (text := line.strip())]
+            lines = [text for line in read_lines(path) if (text := line.strip())]
         except Unreadable as e:
             self.findings.append(Finding("error", e.code, e.message, relative(path, self.root)))
             return []
         beside = Path(path).parent
-        found = []
+        found, outside, other = [], list[str](), 0
         for line in lines:
             if not is_image(line):
+                other += 1
                 continue
             bases = [beside] if line.startswith("./") else [self.root, beside]
-            options = [absolute(line, base) for base in bases]
-            found.append(next((where for option in options if (where := existing(option))), options[0]))
-        if len(found) < len(lines):
-            message = f"{len(lines) - len(found)} of its lines do not name an image."
-            self.findings.append(Finding("warning", "bad_list", message, relative(path, self.root)))
+            image = named(line, bases, self.root)
+            found += [image] if image else []
+            outside += [] if image else [line]
+        file = relative(path, self.root)
+        for line in outside[:MOST_DEFECTS]:
+            self.findings.append(Finding("error", "outside_folder", OUTSIDE.format(line[:200]), file))
+        if other:
+            message = f"{other} of its lines do not name an image."
+            self.findings.append(Finding("warning", "bad_list", message, file))
         return [image for image in found if sayable(image, self.findings, self.root)]
 
     def label(self, image: str) -> str:

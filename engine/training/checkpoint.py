@@ -39,6 +39,12 @@ def previous(path: Path) -> Path:
     return path.with_name(f"{path.stem}.previous{path.suffix}")
 
 
+def sweep(folder: Path) -> None:
+    """Remove what a killed writer left half written."""
+    for path in folder.glob(".*.tmp"):
+        path.unlink(missing_ok=True)
+
+
 def load(path: Path) -> tuple[State | None, list[str]]:
     """The newest readable generation, on the CPU, and what was wrong with those passed over.
 

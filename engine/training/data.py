@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
+from engine import catalog
 from engine.datasets import SPLITS, Box, Dataset, Item, findings, items, load, verify
 from engine.errors import DojangError
 from engine.spec import Spec
@@ -44,10 +45,12 @@ def gather(spec: Spec, workspace: Path, tick: Callable[[int, int], bool]) -> Mat
     """
     dataset = load(workspace, spec.dataset)
     if spec.dataset_hash and spec.dataset_hash != dataset.hash:
+        raise data_changed(spec)
+    if dataset.task != catalog.find(spec.model).task:
         raise DojangError(
-            f"The data set {spec.dataset} is not the one this training was set up with: its contents differ.",
-            code="DATA_CHANGED",
-            hint="Train a new version on it as it is now.",
+            f"The data set {spec.dataset} is for {dataset.task}, the model {spec.model} is not.",
+            code="BAD_DATASET",
+            hint="`dojang models` says what each model does.",
         )
     every = items(workspace, spec.dataset)
     missing, changed = [], 0
@@ -63,6 +66,14 @@ def gather(spec: Spec, workspace: Path, tick: Callable[[int, int], bool]) -> Mat
         raise missing_images(dataset.name, missing)
     tick(len(every), len(every))
     return _sort(dataset, every, workspace, changed)
+
+
+def data_changed(spec: Spec) -> DojangError:
+    return DojangError(
+        f"The data set {spec.dataset} is not the one this training was set up with: its contents differ.",
+        code="DATA_CHANGED",
+        hint="Train a new version on it as it is now.",
+    )
 
 
 def missing_images(name: str, paths: list[str]) -> DojangError:

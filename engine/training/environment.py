@@ -46,11 +46,38 @@ def prepare(cache: Path, threads: int | None) -> None:
 def cores() -> int:
     """CPU cores that this process may really use: a container's quota counts, not the host's number."""
     found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    for text in _limits("cpu.max"):
+        quota, _, period = text.partition(" ")
+        if quota.isdigit() and period.isdigit():
+            found = min(found, max(1, int(quota) // int(period)))
+    return found
+
+
+def free_memory() -> int:
+    """Bytes that this process may still take, by the machine's count and its container's."""
+    import psutil
+
+    found = int(psutil.virtual_memory().available)
+    for limit, used in zip(_limits("memory.max"), _limits("memory.current"), strict=False):
+        if limit.isdigit() and used.isdigit():
+            found = min(found, max(0, int(limit) - int(used)))
+    return found
+
+
+def _limits(name: str) -> list[str]:
+    """What the control groups around this process say, outermost first; nothing where there are none (cgroup v2)."""
+    root = Path("/sys/fs/cgroup")
     try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()[:2]
-        return max(1, min(found, int(quota) // int(period)))
-    except (OSError, ValueError, ZeroDivisionError):
-        return found
+        inner = Path("/proc/self/cgroup").read_text().splitlines()[-1].rpartition(":")[2].strip("/")
+    except (OSError, IndexError):
+        inner = ""
+    found = []
+    for folder in dict.fromkeys((root, root / inner)):
+        try:
+            found.append((folder / name).read_text().strip())
+        except OSError:
+            continue
+    return found
 
 
 def choose_device(wanted: str) -> torch.device:

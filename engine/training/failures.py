@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 
@@ -41,9 +43,9 @@ def explained(job: Job) -> Iterator[None]:
             raise
         raise found from e
     except OSError as e:
-        if e.errno is None or not e.filename:
+        if e.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        raise disk_error(e, job.version.path) from e
+        raise disk_error(e, Path(e.filename or job.version.path)) from e
 
 
 def _runtime(job: Job, text: str) -> DojangError | None:

@@ -173,6 +173,8 @@ class Loop:
         at.epoch, at.step = number, 0
         at.complete = number >= self.spec.epochs or self._give_up(number) or self.requests.poll() == "finish"
         self.epoch_losses = None
+        if at.complete:
+            self._keep_last()
         self.save()
 
     def _give_up(self, number: int) -> bool:
@@ -206,11 +208,14 @@ class Loop:
 
     def _stop(self) -> Literal["stopped"]:
         """As asked: leave everything so that a resumed training goes on from right here."""
+        self._keep_last()
         self.save()
-        self._timed(lambda: self.session.export(self.average.model, self.job.version.last_weights))
         return "stopped"
 
-    # The state
+    # What is kept
+
+    def _keep_last(self) -> None:
+        self._timed(lambda: self.session.export(self.average.model, self.job.version.last_weights))
 
     def save(self) -> None:
         """Write the resumable state. Raises DojangError(DISK_FULL, …); the one before is kept then."""
@@ -239,6 +244,7 @@ class Loop:
             "structure": self.session.structure(),
             "weights_text": self.session.weights_text,
             "spec": self.spec.model_dump(),
+            "data_hash": self.session.data_hash,
             "threads": torch.get_num_threads(),
         }
 
@@ -250,8 +256,14 @@ class Loop:
         self.session.model.load_state_dict(state["model"])
         self.average.model.load_state_dict(state["average"])
         self.average.updates = state["updates"]
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
+        saved = state["optimizer"]
+        for old, group in zip(saved["param_groups"], self.optimizer.param_groups, strict=True):
+            old.update(
+                {key: group.get(key) for key in ("fused", "foreach", "capturable")}
+            )  # the device's, not the file's
+        self.optimizer.load_state_dict(saved)
+        if state["scaler"] and self.scaler.is_enabled():
+            self.scaler.load_state_dict(state["scaler"])
         mean = state["epoch_losses"]
         self.epoch_losses = None if mean is None else mean.to(device)
         if state["gradients"] is not None:

@@ -44,7 +44,7 @@ class Bar:
 
     def show(self, done: int, total: int) -> None:
         now = time.monotonic()
-        if done >= total or now - self._at >= BAR_SECONDS:
+        if 0 < total <= done or now - self._at >= BAR_SECONDS:
             self._at = now
             self._log.append("progress", what=self._what, done=done, total=total)
 

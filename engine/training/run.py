@@ -14,6 +14,7 @@ from engine.worker import Job, announce
 
 if TYPE_CHECKING:
     from engine.training.data import Material
+    from engine.training.environment import Precision
     from engine.training.loop import Setting
     from engine.training.progress import Requests
     from engine.training.session import Session
@@ -36,46 +37,77 @@ def train(job: Job) -> Literal["done", "stopped"]:
 
 def _train(job: Job) -> Literal["done", "stopped"]:
     """The stages in their order, with an ear to the person's requests at each boundary."""
-    from engine.training import data, progress
-    from engine.training.loop import Loop
+    from engine.training import checkpoint
+    from engine.training.progress import Requests
 
+    for folder in (job.version.checkpoints, job.version.best_weights.parent):
+        checkpoint.sweep(folder)
     state = _saved_state(job) if job.resume else None
-    requests = progress.Requests(job.control, job.log)
-    device = environment.choose_device(job.spec.device)
-    precision = environment.choose_precision(job.spec.amp, device)
-    environment.use(device, job.spec.threads or environment.cores())
+    requests = Requests(job.control, job.log)
+    precision = _machine(job.spec)
     file = None if state else _weights_file(job, requests)
     if requests.stopped():
         return "stopped"
-
     job.log.append("stage", stage="preprocessing")
-    bar = progress.Bar(job.log, "preprocessing")
+    material = _material(job, requests)
+    if material is None:
+        return "stopped"
+    session = _open_session(job, material, precision, file, state)
+    try:
+        return _run(job, session, material, precision, requests, state)
+    finally:
+        session.close()
+
+
+def _run(
+    job: Job, session: Session, material: Material, precision: Precision, requests: Requests, state: State | None
+) -> Literal["done", "stopped"]:
+    """Training and testing, or what of them a checkpoint leaves to do."""
+    from engine.training import checkpoint
+    from engine.training.data import data_changed
+    from engine.training.loop import Loop
+
+    setting, optimizer = _settle(job.spec, session, precision)
+    loop = Loop(job, session, optimizer, setting, requests)
+    if state:
+        if state["data_hash"] != session.data_hash:
+            raise data_changed(job.spec)
+        loop.restore(state)
+        state.clear()  # as large as the model: not kept twice
+    _log_plan(job, session, setting, optimizer, material)
+    if not loop.at.complete:
+        job.log.append("stage", stage="training")
+        if loop.run() == "stopped":
+            return "stopped"
+    job.log.append("stage", stage="testing")
+    ended = _test(job, session, requests)
+    if ended == "done":  # from here on the newer generation is enough
+        checkpoint.previous(job.version.state_file).unlink(missing_ok=True)
+    return ended
+
+
+def _machine(spec: Spec) -> Precision:
+    """Settle what computes, on how many threads and how precisely."""
+    device = environment.choose_device(spec.device)
+    environment.use(device, spec.threads or environment.cores())
+    return environment.choose_precision(spec.amp, device)
+
+
+def _material(job: Job, requests: Requests) -> Material | None:
+    """The data, checked; None when the person stopped it."""
+    from engine.training import data
+    from engine.training.progress import Bar
+
+    bar = Bar(job.log, "preprocessing")
 
     def tick(done: int, total: int) -> bool:
         bar.show(done, total)
         return not requests.stopped()
 
     material = data.gather(job.spec, job.version.workspace.path, tick)
-    if material is None:
-        return "stopped"
-    for note in material.notes:
+    for note in material.notes if material else ():
         job.log.append("log", level="warning", text=note)
-    session = _open_session(job, material, precision, file, state)
-    try:
-        setting, optimizer = _settle(job.spec, session, precision)
-        loop = Loop(job, session, optimizer, setting, requests)
-        if state:
-            loop.restore(state)
-            state.clear()  # as large as the model: not kept twice
-        _log_plan(job, session, setting, optimizer, material)
-        if not loop.at.complete:
-            job.log.append("stage", stage="training")
-            if loop.run() == "stopped":
-                return "stopped"
-            session.export(loop.average.model, job.version.last_weights)
-        return _test(job, session, requests)
-    finally:
-        session.close()
+    return material
 
 
 def _saved_state(job: Job) -> State | None:
@@ -139,7 +171,7 @@ def _weights_file(job: Job, requests: Requests) -> Path | None:
 
 
 def _open_session(
-    job: Job, material: Material, precision: environment.Precision, file: Path | None, state: State | None
+    job: Job, material: Material, precision: Precision, file: Path | None, state: State | None
 ) -> Session:
     """Seed everything, then let the model's kernel build."""
     from engine.training import randomness
@@ -154,7 +186,7 @@ def _open_session(
     return Detector(spec, material, precision, scratch, file, state["structure"] if state else None)
 
 
-def _settle(spec: Spec, session: Session, precision: environment.Precision) -> tuple[Setting, Any]:
+def _settle(spec: Spec, session: Session, precision: Precision) -> tuple[Setting, Any]:
     """Schedule and optimizer, by ultralytics' rules for batches that add up and for “auto”."""
     from engine.training import optim
     from engine.training.loop import Setting
@@ -217,7 +249,6 @@ def _test(job: Job, session: Session, requests: Requests) -> Literal["done", "st
     """The best weights, as they lie on disk, once more on val and once on test, which nothing was chosen by."""
     from engine.training.progress import Bar
 
-    job.log.append("stage", stage="testing")
     best = job.version.best_weights
     if not best.exists():
         raise DojangError(

@@ -33,6 +33,7 @@ class Session(Protocol):
     loss_names: tuple[str, ...]
     images: dict[str, int]  # by split
     classes: int
+    data_hash: str  # fingerprint of the data set
     steps_per_epoch: int
     weights_text: str  # what the model started from, said plainly
 

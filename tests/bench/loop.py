@@ -4,7 +4,7 @@
     python -m tests.bench.loop --rounds 1 --size 160
 
 Each measurement is a process of its own, because both sides settle threads and the like at import. images/s counts the
-training steps alone, from the second epoch on; “epoch” is a whole one with validation and saving. “per CPU s” is what
+training steps alone, in the middle one of the epochs after the first; “epoch” is a whole one with validation and saving. “per CPU s” is what
 other work on the machine does not blur: images for each second that the process really computed, over all its threads.
 Each “×” is the ratio to upstream within a round, of which the middle one is shown.
 """
@@ -112,9 +112,9 @@ def measure(variant: str, data: Path, options: argparse.Namespace) -> dict[str, 
     epochs = json.loads(done.stdout.strip().splitlines()[-1])[1:]
     images = options.images - max(1, round(options.images * 0.25))
     return {
-        "cpu": images * len(epochs) / sum(e["processor"] for e in epochs),
-        "img_s": images * len(epochs) / sum(e["train"] for e in epochs),
-        "epoch_s": statistics.mean(e["whole"] for e in epochs),
+        "img_s": images / statistics.median(e["train"] for e in epochs),
+        "cpu": images / statistics.median(e["processor"] for e in epochs),
+        "epoch_s": statistics.median(e["whole"] for e in epochs),
     }
 
 
@@ -140,10 +140,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="yolov8n")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--size", type=int, default=320)
-    parser.add_argument("--images", type=int, default=128, help="three quarters of them are for training")
+    parser.add_argument("--images", type=int, default=96, help="three quarters of them are for training")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     parser.add_argument("--data", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,56 @@ def voc(root: Path, annotations: dict[str, str | None], lists: dict[str, list[st
             put(root / "Annotations" / f"{stem}.xml", text)
     for name, stems in (lists or {}).items():
         put(root / "ImageSets" / "Main" / f"{name}.txt", "".join(f"{stem}\n" for stem in stems))
+    return root
+
+
+def coco(
+    path: Path,
+    images: dict[str, list[tuple[int, list[Any]]]],
+    categories: dict[int, str] | None = None,
+    size: tuple[int, int] = (40, 30),
+    folder: Path | None = None,
+) -> Path:
+    """A COCO file. `images` gives (category, bbox) by file name; the images are drawn into `folder` when one is given."""
+    annotations = []
+    for number, objects in enumerate(images.values()):
+        for category, bbox in objects:
+            found = {"id": len(annotations), "image_id": number, "category_id": category, "bbox": bbox, "iscrowd": 0}
+            annotations.append(found)
+    names = categories or {1: "cat", 7: "dog"}
+    data = {
+        "info": {"year": 2024, "contributors": []},
+        "images": [
+            {"id": i, "file_name": name, "width": size[0], "height": size[1]} for i, name in enumerate(images)
+        ],
+        "annotations": annotations,
+        "categories": [{"id": key, "name": name, "supercategory": ""} for key, name in names.items()],
+    }
+    for name in images if folder else ():
+        put(folder / name, image_bytes())
+    return put(path, json.dumps(data))
+
+
+def shape(label: str, *points: tuple[Any, Any], kind: str = "rectangle") -> dict[str, Any]:
+    return {"label": label, "points": [list(point) for point in points], "shape_type": kind, "flags": {}}
+
+
+def labelme(path: Path, *shapes: dict[str, Any], image: str | None = None, **more: Any) -> Path:
+    """A labelme file, and its image beside it unless the path of another is given."""
+    if image is None:
+        put(path.with_suffix(".jpg"), image_bytes())
+    data = {
+        "version": "5.4.1", "flags": {}, "shapes": list(shapes), "imagePath": image or f"{path.stem}.jpg",
+        "imageData": None, "imageHeight": 30, "imageWidth": 40,
+    }  # fmt: skip
+    return put(path, json.dumps(data | more))
+
+
+def folders(root: Path, images: dict[str, int]) -> Path:
+    """Folders with that many images each."""
+    for folder, count in images.items():
+        for i in range(count):
+            put(root / folder / f"{folder.replace('/', '_')}_{i:02d}.jpg", image_bytes())
     return root
 
 

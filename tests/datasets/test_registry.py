@@ -49,7 +49,7 @@ def test_what_is_stored_is_what_was_read(workspace: Path, root: Path) -> None:
     (finding,) = datasets.findings(workspace, "pets")
     assert (finding.severity, finding.code, finding.object) == ("error", "zero_area", 2)
     assert sorted(p.name for p in (workspace / "datasets/pets").iterdir()) == [
-        "dataset.toml", "findings.json", "index.json",
+        "dataset.toml", "findings.json", "items.bin",
     ]  # fmt: skip
 
 
@@ -208,7 +208,7 @@ def test_a_broken_entry_does_not_hide_the_others(workspace: Path, root: Path) ->
     home = workspace / "datasets"
     put(home / "b/dataset.toml", "name = [unclosed")
     put(home / "c/dataset.toml", 'name = "c"\n')
-    put(home / "d/dataset.toml", (home / "d/dataset.toml").read_text().replace("version = 1", "version = 99"))
+    put(home / "d/dataset.toml", (home / "d/dataset.toml").read_text().replace("version = 2", "version = 99"))
     (home / "e/dataset.toml").unlink()
     put(home / "notes.txt", "mine")
     assert [dataset.name for dataset in datasets.list_datasets(workspace)] == ["a"]
@@ -217,10 +217,25 @@ def test_a_broken_entry_does_not_hide_the_others(workspace: Path, root: Path) ->
         with pytest.raises(DojangError):
             datasets.load(workspace, name)
         datasets.remove(workspace, name)
-    put(home / "a/index.json", '{"version":1,"items":[["x"]]}')
+
+
+@pytest.mark.parametrize("damage", ["cut", "flip", "empty", "json", "gone", "version"])
+def test_a_damaged_index_is_an_error_in_words(workspace: Path, root: Path, damage: str) -> None:
+    datasets.add(workspace, root)
+    path = workspace / "datasets/pets/items.bin"
+    data = path.read_bytes()
+    flipped = bytes([data[-9] ^ 1])
+    damaged = {
+        "cut": data[:-8],
+        "flip": data[:-9] + flipped + data[-8:],
+        "empty": b"",
+        "json": b'{"version":1,"items":[["x"]]}',
+        "version": data.replace(b'"version": 2', b'"version": 9'),
+    }
+    path.unlink() if damage == "gone" else put(path, damaged[damage])
     with pytest.raises(DojangError) as error:
-        datasets.items(workspace, "a")
-    assert error.value.code == "BAD_FILE"
+        datasets.items(workspace, "pets")
+    assert error.value.code == "BAD_FILE" and error.value.hint
 
 
 def test_remove_forgets_the_dataset_and_nothing_else(workspace: Path, root: Path) -> None:

@@ -72,8 +72,10 @@ def train(version: Version) -> list[Event]:
     return read_all(version.events)[before:]
 
 
-def start(version: Version, **environment: str) -> subprocess.Popen[bytes]:
-    """Train in a process of its own, as the supervisor does."""
+def start(version: Version, lock: int | None = None, **environment: str) -> subprocess.Popen[bytes]:
+    """Train in a process of its own, as the supervisor does; it inherits `lock`, the descriptor of the run's lock."""
+    if lock is not None:
+        environment["DOJANG_LOCK_FD"] = str(lock)
     with version.train_log.open("ab") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "engine", str(version.path)],
@@ -82,6 +84,7 @@ def start(version: Version, **environment: str) -> subprocess.Popen[bytes]:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
+            pass_fds=[] if lock is None else [lock],
             start_new_session=True,
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import time
@@ -143,19 +144,27 @@ def children(pid: int) -> list[int]:
     return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
+def holds(pid: int, lock: Path) -> bool:
+    return any(path.resolve() == lock for path in Path(f"/proc/{pid}/fd").iterdir())
+
+
 @pytest.mark.parametrize(("workers", "step"), [(0, 5), (2, 7)])
 def test_killed(create: Create, unbroken: Version, workers: int, step: int) -> None:
     version = create(workers=workers, **ACCUMULATING)
-    process = start(version)
-    wait_for(version, lambda events: any(e["step"] >= step for e in of_kind(events, "step")), process)
+    with version.lock.open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        process = start(version, lock.fileno())
+        wait_for(version, lambda events: any(e["step"] >= step for e in of_kind(events, "step")), process)
     loaders = children(process.pid)
     assert len(loaders) >= workers
+    assert holds(process.pid, version.lock) and not any(holds(pid, version.lock) for pid in loaders)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
+    assert not version.alive()
     end = time.monotonic() + 10
-    while any(Path(f"/proc/{pid}/stat").exists() for pid in loaders) and time.monotonic() < end:
-        time.sleep(0.05)
-    assert not [pid for pid in loaders if Path(f"/proc/{pid}/stat").exists()], "loading processes outlived the training"
+    while any(Path(f"/proc/{pid}").exists() for pid in loaders) and time.monotonic() < end:
+        time.sleep(0.02)
+    assert not [pid for pid in loaders if Path(f"/proc/{pid}").exists()], "loading processes outlived the training"
 
     assert start(version).wait(120) == 0, version.train_log.read_text()
     ours, theirs = state_of(version), state_of(unbroken)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -53,11 +54,11 @@ def test_what_it_says(create: Create) -> None:
     (result,) = of_kind(events, "result")
     assert (result["split"], result["images"], result["weights"]) == ("val", 8, "best.pt")
 
+    assert not multiprocessing.active_children()
     progress = version.progress()
     assert progress.fraction == 1.0 and progress.epochs_done == 3 and progress.metrics() == result["metrics"]
     names = sorted(str(p.relative_to(version.path)) for p in version.path.rglob("*") if p.is_file())
     assert names == [
-        "checkpoints/state.previous.pt",
         "checkpoints/state.pt",
         "events.jsonl",
         "spec.toml",

@@ -50,6 +50,10 @@ class Page(Screen[None]):
     def title_bar(self) -> TitleBar:
         return self.query_one("#title", TitleBar)
 
+    async def may_leave(self) -> bool:
+        """Whether the screen may close now; asks where something would be lost. Called in a worker."""
+        return True
+
     def complain(self, error: DojangError) -> None:
         """Say what is wrong and what to do, without losing anything."""
         self.notify(

@@ -86,6 +86,11 @@ class Curves(Horizontal):
     def charts(self) -> list[Chart]:
         return list(self.query(Chart))
 
+    @property
+    def can_zoom(self) -> bool:
+        """Whether there is room for two."""
+        return self.size.width >= TWO_COLUMNS
+
     def set_looks(self, marker: str, smoothing: float) -> None:
         for chart in self.charts:
             chart.marker = marker  # type: ignore[assignment]
@@ -95,7 +100,7 @@ class Curves(Horizontal):
         """Draw what is in view."""
         self._progress = p
         charts = self.charts
-        two = not self._zoomed and self.size.width >= TWO_COLUMNS
+        two = not self._zoomed and self.can_zoom
         if charts[1].display != two:  # setting it, even to what it is, lays the whole screen out anew
             charts[1].display = two
         for i, chart in enumerate(charts):

@@ -12,7 +12,6 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, VerticalScroll
 from textual.content import Content
 from textual.widget import Widget
-from textual.widgets import Static
 from textual.worker import get_current_worker
 
 from engine.datasets import registry
@@ -23,6 +22,7 @@ from tui.keys import bind
 from tui.screens.base import Page
 from tui.screens.dialogs import Confirm, Note, Wait
 from tui.screens.paths import PathDialog
+from tui.widgets.facts import Fact, Facts
 from tui.widgets.filter import Filter
 from tui.widgets.table import Cell, Column, Row, Table
 
@@ -69,7 +69,7 @@ class DatasetsScreen(Page):
             empty = "No data set yet.\n\na  add a folder of images with labels (Pascal VOC or YOLO)"
             yield Table(COLUMNS, empty=empty, id="sets")
             with VerticalScroll(id="detail", can_focus=False):
-                yield Static("", id="facts", markup=False)
+                yield Facts(id="facts")
 
     def on_mount(self) -> None:
         self.table.focus()
@@ -102,9 +102,9 @@ class DatasetsScreen(Page):
     @on(Table.Highlighted)
     def _detail(self) -> None:
         found = self.selected
-        self.query_one("#facts", Static).update(self._facts(found) if found else "")
+        self.query_one(Facts).show(self._facts(found) if found else [])
 
-    def _facts(self, found: Dataset) -> Content:
+    def _facts(self, found: Dataset) -> list[Fact]:
         return about(found, registry.findings(self.dojang.workspace.path, found.name)[:SHOWN])
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
@@ -125,7 +125,7 @@ class DatasetsScreen(Page):
     def action_open(self) -> None:
         found = self.selected
         if found:
-            self.app.push_screen(Note(found.name, self._facts(found)))
+            self.app.push_screen(Note("Data set", self._facts(found)))
 
     def action_train(self) -> None:
         from tui.screens.wizard import WizardScreen
@@ -173,11 +173,11 @@ def cells(d: Dataset) -> dict[str, Cell]:
     }
 
 
-def about(d: Dataset, findings: list[Finding] | None = None) -> Content:
+def about(d: Dataset, findings: list[Finding] | None = None) -> list[Fact]:
     """A data set in words: counts by split and class, where it is, what was found."""
     c = d.counts
     splits = [s for s in SPLITS if c.per_split[s].images]
-    lines = [
+    lines: list[Fact] = [
         Content.styled(d.name, "bold"),
         Content(f"{d.task}, {'Pascal VOC' if d.format == 'voc' else 'Ultralytics YOLO'}"),
         Content(f"{words.plural(c.images, 'image')}, {words.plural(c.labels, 'label')}"),
@@ -210,28 +210,35 @@ def about(d: Dataset, findings: list[Finding] | None = None) -> Content:
         for f in findings:
             style = {"error": "$error", "warning": "$warning"}.get(f.severity, "$foreground-muted")
             where = f"{f.file}, object {f.object}" if f.object else f.file
-            lines.append(Content.assemble((f"{f.severity}  ", style), words.clean(where)))
-            lines.append(Content(f"       {words.clean(f.message)}"))
-    return Content("\n").join(lines)
+            lines.append((Content.assemble((f"{f.severity}  ", style), words.clean(where)), 2))
+            lines.append((Content(f"  {words.clean(f.message)}"), 2))
+    return lines
 
 
 async def add_dataset(page: Page) -> str | None:
-    """Ask for a folder, read it with a bar that can be stopped, register it; its name, or None."""
-    answer = await page.app.push_screen_wait(
-        PathDialog("Add a data set", "a folder, or a data.yaml", files=(".yaml", ".yml"), name=True)
-    )
-    if not answer:
-        return None
-    path, _, name = answer.partition("\n")
-    return await page.app.push_screen_wait(
-        Reading(page.app, Path(path), name or None, page.dojang.workspace.ensure().path)
-    )
+    """Ask for a folder, read it with a bar that can be stopped, register it; its name, or None.
+
+    A folder that cannot be used, or whose reading was stopped, leads back to the question with what was typed.
+    """
+    path = name = ""
+    while True:
+        dialog = PathDialog(
+            "Add a data set", "a folder, or of a data.yaml", files=(".yaml", ".yml"), path=path, name=name
+        )
+        answer = await page.app.push_screen_wait(dialog)
+        if not answer:
+            return None
+        path, name = answer
+        workspace = page.dojang.workspace.ensure().path
+        added = await page.app.push_screen_wait(Reading(Path(path).expanduser(), name or None, workspace))
+        if added:
+            return added
 
 
 class Reading(Wait):
     """Reads a folder in a thread; Esc stops it and leaves nothing behind."""
 
-    def __init__(self, app: object, path: Path, name: str | None, workspace: Path) -> None:
+    def __init__(self, path: Path, name: str | None, workspace: Path) -> None:
         super().__init__(f"Reading {path}")
         self._path, self._wanted, self._workspace = path, name, workspace
 

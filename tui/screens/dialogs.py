@@ -17,6 +17,8 @@ from textual.widgets.option_list import Option
 from engine.errors import DojangError
 from tui.keys import bind, display
 from tui.widgets.chrome import working_bindings
+from tui.widgets.facts import Fact, Facts
+from tui.widgets.symbols import sign
 
 if TYPE_CHECKING:
     from tui.screens.base import Page
@@ -38,8 +40,10 @@ class Dialog(ModalScreen[T], Generic[T]):
     Dialog Button { margin-left: 2; min-width: 10; }
     Dialog Input { border: none; height: 1; padding: 0 1; background: $panel; margin: 0 0 1 0; }
     Dialog Input:focus { border: none; background: $panel; }
-    Dialog OptionList { height: auto; max-height: 16; border: none; background: $surface; margin: 1 0; padding: 0; }
+    Dialog OptionList { height: auto; max-height: 16; scrollbar-size-vertical: 1; border: none; background: $surface; margin: 1 0; padding: 0; }
     Dialog OptionList:focus { border: none; background-tint: transparent; }
+    Dialog OptionList > .option-list--option-highlighted { background: $block-cursor-background;
+        color: $block-cursor-foreground; text-style: $block-cursor-text-style; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "cancel", "close")]
 
@@ -172,8 +176,8 @@ class Pick(Dialog[str]):
         wide = max((cell_len(o[1]) for o in shown), default=0)
         for key, word, note in shown:
             pad = " " * (wide - cell_len(word) + 2)
-            mark = Content.styled("› " if key == self._current else "  ", "$accent")
-            listed.add_option(Option(Content.assemble(mark, word, (pad + note, "$foreground-muted")), id=key))
+            mark = Content.styled(f"{sign('›')} " if key == self._current else "  ", "$accent")
+            listed.add_option(Option(Content.assemble(mark, word, (pad + note, "dim")), id=key))
         keys = [o[0] for o in shown]
         listed.highlighted = keys.index(self._current) if self._current in keys else (0 if keys else None)
 
@@ -204,7 +208,7 @@ class Note(Dialog[None]):
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("f1,enter,q", "cancel", "close", show=False)]
 
-    def __init__(self, title: str, text: Content) -> None:
+    def __init__(self, title: str, text: Sequence[Fact]) -> None:
         super().__init__()
         self._title, self._text = title, text
 
@@ -213,7 +217,10 @@ class Note(Dialog[None]):
             box.border_title = self._title
             box.border_subtitle = "esc close"
             with VerticalScroll():
-                yield Static(self._text, classes="text", markup=False)
+                yield Facts(classes="text")
+
+    def on_mount(self) -> None:
+        self.query_one(Facts).show(self._text)
 
 
 class Wait(Dialog[str]):
@@ -238,12 +245,18 @@ class Wait(Dialog[str]):
         self.query_one("#bar", ProgressBars).show([Bar("images", done, total or None)])
 
     def fail(self, error: DojangError) -> None:
-        self.query_one("#hint", Static).update(f"{error.message}\n{error.hint}\n\nesc closes this")
-        self.query_one("#hint").set_classes("wrong")
+        text = Content.assemble((error.message, "$error"), "\n", (error.hint, "$foreground"), "\n\nesc goes back")
+        self.query_one("#hint", Static).update(text)
 
     def action_cancel(self) -> None:
         self.workers.cancel_node(self)
         self.dismiss(None)
+
+
+MOVING = (
+    ("arrows", "move; page up, page down, home and end go further"),
+    ("tab", "to the next field or button, shift+tab back"),
+)
 
 
 class Help(Dialog[None]):
@@ -261,11 +274,15 @@ class Help(Dialog[None]):
             box.border_subtitle = "esc close"
             with VerticalScroll():
                 yield Static(self._page.HELP_TEXT, classes="text", markup=False)
-                yield Static(self._keys(), classes="keys")
+                yield Facts(id="keys")
 
-    def _keys(self) -> Content:
-        parts: list[Content] = []
-        for binding in working_bindings(self._page):
-            key = display(binding.key)
-            parts += [Content.styled(f"{key:<12} ", "$accent"), Content(f"{binding.tooltip or binding.description}\n")]
-        return Content.assemble(*parts)
+    def on_mount(self) -> None:
+        self.query_one(Facts).show([*self._keys(), *(self._key(*m) for m in MOVING)])
+
+    def _keys(self) -> list[Fact]:
+        found = working_bindings(self._page)
+        return [self._key(display(b.key), b.tooltip or b.description) for b in found]
+
+    @staticmethod
+    def _key(key: str, does: str) -> Fact:
+        return Content.assemble((f"{key:<12} ", "$accent"), does), 13

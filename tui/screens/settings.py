@@ -15,8 +15,8 @@ from tui.screens.dialogs import Pick
 from tui.widgets.table import Column, Row, Table
 
 COLUMNS = (
-    Column("name", "setting", width=18),
-    Column("value", "value", width=18),
+    Column("name", "setting", width=17),
+    Column("value", "value", width=15),
     Column("help", "", width=30, flex=1),
 )
 
@@ -41,14 +41,14 @@ class SettingsScreen(Page):
             [("dojang", "current"), ("  Settings", "title")], [(str(self.dojang.workspace.path), "muted")]
         )
         rows = [
-            ("theme", "Theme", self.app.theme, "colours; also in the palette, ctrl+p"),
-            ("marker", "Curves drawn with", p.marker, "braille is finest; quadrant and ascii for fonts without it"),
-            ("smoothing", "Smoothing", f"{p.smoothing:g}", "of curves by step: 0 shows the raw values"),
+            ("theme", "Theme", self.app.theme, "colours; also in the palette"),
+            ("marker", "Curves drawn with", p.marker, "braille is finest; others for plain fonts"),
+            ("smoothing", "Smoothing", f"{p.smoothing:g}", "of curves by step; 0 shows raw values"),
             (
                 "mouse",
                 "Mouse",
                 "yes" if p.mouse else "no",
-                "from the next start; no leaves selecting text to the terminal",
+                "no: your terminal selects text (restart)",
             ),
         ]
         self.query_one(Table).set_rows([Row(k, {"name": n, "value": v, "help": h}) for k, n, v, h in rows])

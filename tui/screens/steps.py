@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from textual import on, work
 from textual.containers import Container, Horizontal, Vertical, VerticalScroll
 from textual.content import Content
+from textual.timer import Timer
 from textual.widget import Widget
 from textual.widgets import Static
 
@@ -20,9 +21,10 @@ from engine.servers.inventory import Machine, machine
 from engine.spec import Label, Spec, changed, default_of, parse_label, property_of
 from tui import words
 from tui.widgets.chart import Chart, Series
+from tui.widgets.facts import Fact, Facts, head, row
 from tui.widgets.filter import Filter
 from tui.widgets.form import Choice, Field, Form, as_text, help_of
-from tui.widgets.symbols import fit, sign
+from tui.widgets.symbols import sign
 from tui.widgets.table import Column, Row, Table
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
 HIDDEN = ("dataset", "dataset_hash", "download", "device")
 FILE = "\0file"
+PREVIEW_AFTER = 0.15  # seconds without a key
 
 
 class Step(Vertical):
@@ -78,7 +81,7 @@ class DatasetStep(Step):
         yield Filter(placeholder="search by name or class", id="search")
         with Horizontal():
             yield Table(self.COLUMNS, empty="No data set yet.\n\na  add a folder of images with labels", id="sets")
-            yield Static("", id="about", markup=False)
+            yield Facts(id="about")
 
     @property
     def table(self) -> Table:
@@ -95,7 +98,7 @@ class DatasetStep(Step):
             Row(
                 d.name,
                 {
-                    "name": ("✓ " if d.name == self.wizard.data.get("dataset") else "") + d.name,
+                    "name": (f"{sign('✓')} " if d.name == self.wizard.data.get("dataset") else "") + d.name,
                     "task": d.task,
                     "images": str(d.counts.images),
                     "labels": str(d.counts.labels) if d.counts.labels else Content.styled("0", "$error"),
@@ -132,7 +135,7 @@ class DatasetStep(Step):
         from tui.screens.datasets import about
 
         found = self.sets.get(self.table.cursor_key or "")
-        self.query_one("#about", Static).update(about(found) if found else "")
+        self.query_one("#about", Facts).show(about(found) if found else [])
 
     def owns(self, problems: Mapping[str, str]) -> Iterable[str]:
         return [n for n in problems if n == "dataset"]
@@ -165,8 +168,8 @@ class SettingsStep(Step):
     SettingsStep #preview { height: 12; }
     SettingsStep #help { height: auto; margin-top: 1; }
     """
-    note = "F6 shows the advanced settings"
-
+    _field: Field | None = None
+    _soon: Timer | None = None
     def compose(self) -> Iterator[Widget]:
         names = [n for n in Spec.model_fields if n not in HIDDEN]
         with Horizontal():
@@ -188,7 +191,7 @@ class SettingsStep(Step):
     def _weight_options(self, model: str) -> list[tuple[str, str, str]]:
         entry = catalog.find(model)
         here = weights.find(entry, self.wizard.dojang.workspace) if self.is_attached else None
-        note = f"{entry.pretrained} is here" if here else f"downloads {entry.pretrained} first"
+        note = f"{entry.pretrained} is here" if here else f"fetches {entry.pretrained}"
         options = [("scratch", "scratch", "random weights"), ("pretrained", "pretrained", note)]
         chosen = str(self.wizard.data.get("weights", "scratch"))
         if chosen not in ("scratch", "pretrained", FILE):
@@ -202,7 +205,7 @@ class SettingsStep(Step):
         project = self.wizard.dojang.workspace.project()
         self.form.placeholder("name", f"V_{project.next_id()}")
         self._changed()
-        self.form.query_one("#edit-model", Choice).focus()
+        (self._field.editor if self._field else self.form.query_one("#edit-model", Choice)).focus()
 
     def _offer_weights(self) -> None:
         model = self.form.query_one("#edit-model", Choice).value
@@ -220,14 +223,17 @@ class SettingsStep(Step):
         self.wizard.answer(**values)
         self._offer_weights()
         self.form.tell(self.wizard.problems)
-        self._preview()
+        self._explain()
+        if self._soon:
+            self._soon.stop()
+        self._soon = self.set_timer(PREVIEW_AFTER, self._preview)
 
     @work
     async def _ask_file(self) -> None:
         from tui.screens.paths import PathDialog
 
-        path = await self.app.push_screen_wait(PathDialog("Weights of your own", "a .pt file", files=(".pt",)))
-        self.wizard.answer(weights=path or self.wizard.data.get("weights", "scratch"))
+        answer = await self.app.push_screen_wait(PathDialog("Weights of your own", "a .pt file", files=(".pt",)))
+        self.wizard.answer(weights=answer[0] if answer else self.wizard.data.get("weights", "scratch"))
         self._offer_weights()
         self.form.set_value("weights", self.wizard.data["weights"])
 
@@ -265,19 +271,30 @@ class SettingsStep(Step):
         self.note = f"{words.plural(plan.steps, 'step')}, {per} an epoch" + (
             f"; {words.about(plan.seconds)}" if plan.seconds else ""
         )
+        self.wizard.say()
 
     @on(Form.Focused)
-    def _explain(self, event: Form.Focused) -> None:
-        self.query_one("#help", Static).update(help_of(event.field))
-        info = event.field.info
-        self.query_one("#line", Static).update(f"{info['title']}: {info['description']}")
+    def _entered(self, event: Form.Focused) -> None:
+        self._field = event.field
+        self._explain()
+
+    def _explain(self) -> None:
+        """About the field one is in: what is wrong with it, in full, and what it is for."""
+        if self._field is None:
+            return
+        info, wrong = self._field.info, self.wizard.problems.get(self._field.field, "")
+        wrong = f"{info['title']} {wrong}" if wrong else ""
+        self.query_one("#help", Static).update(
+            Content.assemble((f"{wrong}\n\n" if wrong else "", "$error"), help_of(self._field))
+        )
+        short = Content(f"{info['title']}: {info['description']}")
+        self.query_one("#line", Static).update(Content.styled(wrong, "$error") if wrong else short)
 
     def field_help(self) -> None:
         from tui.screens.dialogs import Note
 
-        row = self.app.focused.parent if self.app.focused else None
-        if isinstance(row, Field):
-            self.app.push_screen(Note(str(row.info["title"]), help_of(row)))
+        if self._field:
+            self.app.push_screen(Note("About this setting", [help_of(self._field)]))
 
     def toggle_advanced(self) -> None:
         self.form.show_all = not self.form.show_all
@@ -308,9 +325,9 @@ class ServerStep(Step):
     """
     COLUMNS = (
         Column("name", "server", width=22, flex=1, priority=9),
-        Column("what", "what", width=22, flex=2, priority=8),
-        Column("free", "memory free", width=20, align="right", priority=7),
-        Column("load", "use", width=8, align="right", priority=6),
+        Column("what", "what", width=23, flex=2, priority=8),
+        Column("free", "memory free", width=17, align="right", priority=7),
+        Column("load", "use", width=6, align="right", priority=6),
         Column("users", "used by", width=18, flex=2, priority=5),
     )
 
@@ -351,7 +368,7 @@ class ServerStep(Step):
 
 
 def mark(chosen: bool, column: str, text: str) -> str:
-    return f"✓ {text}" if chosen and column == "name" else text
+    return f"{sign('✓')} {text}" if chosen and column == "name" else text
 
 
 def devices(found: Machine) -> list[tuple[str, dict[str, str]]]:
@@ -408,8 +425,8 @@ class ConfirmStep(Step):
 
     def compose(self) -> Iterator[Widget]:
         with VerticalScroll(id="all"), Container(id="columns"):
-            yield Static("", id="outcome", markup=False)
-            yield Static("", id="settings", markup=False)
+            yield Facts(id="outcome")
+            yield Facts(id="settings")
 
     def enter(self) -> None:
         wizard = self.wizard
@@ -423,70 +440,58 @@ class ConfirmStep(Step):
         folder = project.path / f"V_{project.next_id()}"
         label = parse_label(wizard.label)
         outcome, settings = everything(plan, label, str(folder), launch.command(plan.spec, label, project.name))
-        self.query_one("#outcome", Static).update(outcome)
-        self.query_one("#settings", Static).update(settings)
+        self.query_one("#outcome", Facts).show(outcome)
+        self.query_one("#settings", Facts).show(settings)
         self.query_one("#all").focus()
 
     def owns(self, problems: Mapping[str, str]) -> Iterable[str]:
         return list(problems)
 
 
-class Rows:
-    """Headed rows of name and value."""
-
-    def __init__(self) -> None:
-        self.lines: list[Content] = []
-
-    def head(self, text: str) -> None:
-        self.lines += [Content("")] if self.lines else []
-        self.lines.append(Content.styled(f"{sign('─') * 2} {text}", "$foreground-muted"))
-
-    def row(self, name: str, value: str, mark: str = "") -> None:
-        style = "bold" if mark else ""
-        self.lines.append(
-            Content.assemble(f"{fit(name, 23)} ", (value, style), (f"  {mark}" if mark else "", "$accent"))
-        )
-
-    @property
-    def content(self) -> Content:
-        return Content("\n").join(self.lines)
-
-
-def everything(plan: launch.Plan, label: Label, folder: str, command: str) -> tuple[Content, Content]:
+def everything(plan: launch.Plan, label: Label, folder: str, command: str) -> tuple[list[Fact], list[Fact]]:
     """All that is about to happen: warnings, data, outcome and command; and every setting, the changed ones marked."""
-    spec, counts, out = plan.spec, plan.dataset.counts, Rows()
+    spec, counts = plan.spec, plan.dataset.counts
+    out: list[Fact] = []
     if plan.warnings:
-        out.head("Worth a second look")
-        out.lines.extend(Content.styled(f"! {w}", "$warning") for w in plan.warnings)
-    out.head("Data")
-    out.row("Data set", f"{spec.dataset}, {plan.dataset.root}")
-    out.row("Images", ", ".join(f"{n} {counts.per_split[n].images}" for n in SPLITS))
-    out.row("Labels", f"{counts.labels}; {words.plural(counts.unlabelled, 'image')} without")
-    out.row("Classes", ", ".join(plan.dataset.classes))
-    out.head("Name and tags")
-    out.row("Name", label.name or "its number")
-    out.row("Tags", ", ".join(label.tags) or words.DASH)
-    out.row("Memo", label.memo or words.DASH)
-    out.head("What comes of it")
-    out.row("Start from", plan.weights)
-    out.row("Optimizer", f"{plan.optimizer}, learning rate {words.number(plan.lr)}, momentum {plan.momentum:g}")
-    out.row("Steps", f"{plan.steps}, {plan.steps_per_epoch} an epoch")
+        out.append(head("Worth a second look"))
+        out += [(Content.styled(f"! {w}", "$warning"), 2) for w in plan.warnings]
+        out.append(Content(""))
     pace = (
         f"{words.about(plan.seconds)}, at the pace of {plan.pace_from}"
         if plan.seconds
         else "not known before the first epoch"
     )
-    out.row("Time", pace)
-    out.row("Server", f"this machine, {spec.device}")
-    out.row("Writes into", folder)
-    out.head("The same as a command")
-    out.lines.append(Content(command))
-    return out.content, all_settings(plan)
+    out += [
+        head("Data"),
+        row("Data set", spec.dataset),
+        row("Folder", str(plan.dataset.root)),
+        row("Images", ", ".join(f"{n} {counts.per_split[n].images}" for n in SPLITS)),
+        row("Labels", f"{counts.labels}; {words.plural(counts.unlabelled, 'image')} without"),
+        row("Classes", ", ".join(words.clean(c) for c in plan.dataset.classes)),
+        Content(""),
+        head("Name and tags"),
+        row("Name", label.name or "its number"),
+        row("Tags", ", ".join(label.tags) or words.DASH),
+        row("Memo", label.memo or words.DASH),
+        Content(""),
+        head("What comes of it"),
+        row("Start from", plan.weights),
+        row("Optimizer", f"{plan.optimizer}, learning rate {words.number(plan.lr)}, momentum {plan.momentum:g}"),
+        row("Steps", f"{plan.steps}, {plan.steps_per_epoch} an epoch"),
+        row("Time", pace),
+        row("Server", f"this machine, {spec.device}"),
+        row("Writes into", folder),
+        Content(""),
+        head("The same as a command"),
+        (Content(command), 2),
+    ]
+    return out, all_settings(plan)
 
 
-def all_settings(plan: launch.Plan) -> Content:
+def all_settings(plan: launch.Plan) -> list[Fact]:
     """Every setting by section; the changed ones say what the default is, and “auto” what it comes to."""
-    spec, rows, section = plan.spec, Rows(), ""
+    spec, section = plan.spec, ""
+    rows: list[Fact] = []
     differs = set(changed(spec))
     comes_to = {"lr": words.number(plan.lr), "momentum": f"{plan.momentum:g}", "warmup_bias_lr": f"{spec.warmup_lr:g}"}
     for name in Spec.model_fields:
@@ -495,15 +500,14 @@ def all_settings(plan: launch.Plan) -> Content:
         info, value = property_of(name), getattr(spec, name)
         if info["section"] != section:
             section = str(info["section"])
-            rows.head(section)
+            rows += [*([Content("")] if rows else []), head(section)]
         shown = words.setting(value) if value is not None else " ".join(t for t in (comes_to.get(name), "(auto)") if t)
         unit = f" {info['unit']}" if info.get("unit") and value is not None else ""
         default = words.setting(default_of(name))
-        rows.row(
-            str(info["title"]), shown + unit, f"{sign('●')} changed (default {default})" if name in differs else ""
-        )
-    return rows.content
+        mark = f"{sign('●')} changed (default {default})" if name in differs else ""
+        rows.append(row(str(info["title"]), shown + unit, mark))
+    return rows
 
 
 def model_options() -> list[tuple[str, str, str]]:
-    return [(m.name, m.name, f"{m.parameters:.1f} M parameters · {m.image_size} px") for m in catalog.MODELS.values()]
+    return [(m.name, m.name, f"{m.parameters:.1f} M · {m.image_size} px") for m in catalog.MODELS.values()]

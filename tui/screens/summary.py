@@ -9,14 +9,15 @@ from textual.content import Content
 from engine.progress import Progress
 from engine.versions import LIVE, Version
 from tui import words
-from tui.widgets.symbols import fit
+from tui.widgets.facts import Fact, head, row
+from tui.widgets.symbols import fit, sign
 
 WEAK = 0.5
 
 
-def summary_text(version: Version, p: Progress, state: str) -> Content:
+def summary_text(version: Version, p: Progress, state: str) -> list[Fact]:
     """Everything a finished (or running) version has to say for itself."""
-    lines: list[Content] = [Content(""), Content.styled(_source(p, state), "$foreground-muted")]
+    lines: list[Fact] = [Content(""), Content.styled(_source(p, state), "$foreground-muted")]
     test = p.results.get("test")
     if test:
         lines += [Content(""), Content.styled("test split, held out, evaluated once", "bold")]
@@ -33,8 +34,8 @@ def summary_text(version: Version, p: Progress, state: str) -> Content:
     )
     if p.plan.get("weights"):
         lines.append(Content.styled(f"started from {p.plan['weights']}", "$foreground-muted"))
-    lines += [Content(""), Content.styled("next", "bold"), *(Content(t) for t in _next(version, p, state))]
-    return Content("\n").join(lines)
+    steps = [(Content(f"{sign('→')} {t}"), 2) for t in _next(version, p, state)]
+    return [*lines, Content(""), Content.styled("next", "bold"), *steps]
 
 
 def _source(p: Progress, state: str) -> str:
@@ -51,10 +52,10 @@ def _classes(title: str, rows: list[dict[str, Any]]) -> list[Content]:
         return []
     head = f"{'':<18}{'mAP50':>8}{'50-95':>8}{'P':>8}{'R':>8}{'images':>8}{'labels':>8}"
     lines = [Content(""), Content.styled(title, "bold"), Content.styled(head, "$foreground-muted")]
-    for row in sorted(rows, key=lambda r: r.get("map50") or 0.0):
-        values = "".join(f"{words.metric(row.get(m)):>8}" for m in words.METRIC_TITLES)
-        counts = f"{row.get('images') if row.get('images') is not None else words.DASH:>8}{row.get('labels') if row.get('labels') is not None else words.DASH:>8}"
-        lines.append(Content(f"{fit(words.clean(str(row.get('name', ''))), 18)}{values}{counts}"))
+    for found in sorted(rows, key=lambda r: r.get("map50") or 0.0):
+        values = "".join(f"{words.metric(found.get(m)):>8}" for m in words.METRIC_TITLES)
+        counts = "".join(f"{words.DASH if found.get(n) is None else found[n]:>8}" for n in ("images", "labels"))
+        lines.append(Content(f"{fit(words.clean(str(found.get('name', ''))), 18)}{values}{counts}"))
     return lines
 
 
@@ -63,7 +64,8 @@ def _next(version: Version, p: Progress, state: str) -> list[str]:
     if state in LIVE:
         return ["s stops it, f finishes it now with the best weights; leaving this screen costs it nothing"]
     if state in ("stopped", "lost", "failed", "draft"):
-        return [f"m goes on from the last checkpoint (dojang resume {version.reference})"]
+        how = "goes on from the last checkpoint" if version.state_file.exists() else "starts it, from the beginning"
+        return [f"m {how} (dojang resume {version.reference})"]
     found = [f"use the weights: {version.best_weights}"]
     value = p.metrics()["map50"]
     if value is not None and value < WEAK:
@@ -79,30 +81,27 @@ def _next(version: Version, p: Progress, state: str) -> list[str]:
     return found
 
 
-def settings_text(version: Version, p: Progress) -> Content:
+def settings_text(version: Version, p: Progress) -> list[Fact]:
     """The spec, locked, and what “auto” came to."""
     from engine.spec import Spec, default_of, property_of
 
     data = version.spec_data()
-    lines: list[Content] = [Content.styled("locked: what this version was trained with", "$foreground-muted")]
+    lines: list[Fact] = [Content.styled("locked: what this version was trained with", "$foreground-muted")]
     section = ""
     for name in Spec.model_fields:
         info = property_of(name)
         if info["section"] != section:
             section = str(info["section"])
-            lines += [Content(""), Content.styled(f"── {section}", "$foreground-muted")]
+            lines += [Content(""), head(section)]
         value = data.get(name, default_of(name))
         changed = name not in ("dataset", "dataset_hash") and value != default_of(name)
         shown = words.setting(value) + (f" {info['unit']}" if info.get("unit") and value is not None else "")
-        mark = f"  ● changed (default {words.setting(default_of(name))})" if changed else ""
-        lines.append(Content.assemble(f"{info['title']:<24} ", (shown, "bold" if changed else ""), (mark, "$accent")))
+        mark = f"{sign('●')} changed (default {words.setting(default_of(name))})" if changed else ""
+        lines.append(row(str(info["title"]), shown, mark))
     if p.plan:
-        lines += [Content(""), Content.styled("── what it came to", "$foreground-muted")]
+        lines += [Content(""), head("What it came to")]
         for key, value in p.plan.items():
             if key not in ("kind", "t"):
-                lines.append(
-                    Content(
-                        f"{key:<24} {words.clean(words.setting(value) if not isinstance(value, list) else ', '.join(map(str, value)))}"
-                    )
-                )
-    return Content("\n").join(lines)
+                shown = ", ".join(map(str, value)) if isinstance(value, list) else words.setting(value)
+                lines.append(row(key.replace("_", " "), words.clean(shown)))
+    return lines

@@ -26,7 +26,8 @@ from tui.screens.summary import settings_text, summary_text
 from tui.screens.versions import ask_stop, edit_label, rename
 from tui.widgets.bars import Bar, Metric, MetricBars, ProgressBars, Stage, StageLine
 from tui.widgets.chrome import state_piece
-from tui.widgets.lines import Line, LineWidget, Piece
+from tui.widgets.facts import Fact, Facts
+from tui.widgets.lines import Line, LineWidget, Piece, line_width
 from tui.widgets.symbols import fit, sign
 
 VIEWS = ("Curves", "Summary", "Settings", "Log")
@@ -64,15 +65,22 @@ class Numbers(LineWidget):
         self.repaint()
 
     def paint(self, width: int, height: int) -> list[Line]:
+        for gap in (3, 2, 1):
+            line = self._line(gap)
+            if line_width(line) <= width:
+                break
+        return [line]
+
+    def _line(self, gap: int) -> Line:
         pieces: list[Piece] = []
         for name, value, arrow in self._pieces:
             pieces += [
+                (" " * gap if pieces else "", ""),
                 (f"{name} " if name else "", "muted"),
                 (f"{value:>5}", ""),
                 (f" {arrow}" if arrow else "", "muted"),
-                ("   ", ""),
             ]
-        return [tuple(pieces)]
+        return tuple(pieces)
 
 
 class Views(LineWidget):
@@ -170,7 +178,7 @@ class VersionScreen(Page):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "back", "back", tooltip="back to the list; the training goes on"),
         Binding("tab", "view(1)", "next view", tooltip="Curves, Summary, Settings, Log"),
-        Binding("shift+tab", "view(-1)", "view before", show=False),
+        Binding("shift+tab", "view(-1)", "view before", show=False, tooltip="the view before"),
         bind("s", "stop", "stop", help="finish the step, save, stop; it can go on later"),
         bind("f", "finish", "finish", help="finish now: evaluate and keep the best as a done version"),
         bind("m", "resume", "resume", help="go on from the last checkpoint"),
@@ -206,11 +214,11 @@ class VersionScreen(Page):
                     yield Classes(id="classes")
             with VerticalScroll(id="view-Summary"):
                 yield MetricBars(id="metrics")
-                yield Static("", id="summary", classes="text", markup=False)
+                yield Facts(id="summary", classes="text")
             with VerticalScroll(id="view-Settings"):
-                yield Static("", id="settings", classes="text", markup=False)
+                yield Facts(id="settings", classes="text")
             with VerticalScroll(id="view-Log"):
-                yield Static("", id="whole-log", classes="text", markup=False)
+                yield Facts(id="whole-log", classes="text")
 
     def on_mount(self) -> None:
         preferences = self.dojang.preferences
@@ -363,29 +371,27 @@ class VersionScreen(Page):
         p = self.progress
         if view == "Summary":
             roles = {"map50": "chart-1", "map50_95": "chart-1", "precision": "chart-2", "recall": "chart-3"}
-            found = p.metrics()
+            found, help = p.metrics(), words.METRIC_HELP if self.size.width >= 110 else words.METRIC_BRIEF
             self.query_one("#metrics", MetricBars).show(
-                [Metric(words.METRIC_LONG[m], found[m], words.METRIC_HELP[m], roles[m]) for m in words.METRIC_LONG]
+                [Metric(words.METRIC_LONG[m], found[m], help[m], roles[m]) for m in words.METRIC_LONG]
             )
-            self.query_one("#summary", Static).update(summary_text(self.version, p, self.state))
+            self.query_one("#summary", Facts).show(summary_text(self.version, p, self.state))
         elif view == "Settings":
-            self.query_one("#settings", Static).update(settings_text(self.version, p))
+            self.query_one("#settings", Facts).show(settings_text(self.version, p))
         elif view == "Log":
-            self.query_one("#whole-log", Static).update(self._log_text())
+            self.query_one("#whole-log", Facts).show(self._log_text())
 
-    def _log_text(self) -> Content:
-        lines = [
-            Content.assemble(
-                (time.strftime("%m-%d %H:%M:%S  ", time.localtime(t)), "$foreground-muted"), words.clean(text)
-            )
-            for t, _, text in self.progress.log
-        ]
+    def _log_text(self) -> list[Fact]:
+        lines: list[Fact] = []
+        for t, level, text in self.progress.log:
+            style = {"error": "$error", "warning": "$warning"}.get(level, "")
+            at = time.strftime("%m-%d %H:%M:%S  ", time.localtime(t))
+            lines.append((Content.assemble((at, "$foreground-muted"), (words.clean(text), style)), len(at)))
         lines += [
             Content(""),
             Content.styled(f"what the worker printed: {self.version.train_log}", "$foreground-muted"),
         ]
-        lines += [Content(words.clean(line)) for line in tail(self.version.train_log)]
-        return Content("\n").join(lines)
+        return [*lines, *(Content(words.clean(line)) for line in tail(self.version.train_log))]
 
     # Doing
 
@@ -395,7 +401,8 @@ class VersionScreen(Page):
         if action == "resume":
             return self.state in ("stopped", "failed", "lost", "draft")
         if action in ("charts", "zoom", "log_scale", "smooth"):
-            return self.is_mounted and self.query_one(ContentSwitcher).current == "view-Curves"
+            there = self.is_mounted and self.query_one(ContentSwitcher).current == "view-Curves"
+            return there and (action != "zoom" or self.curves.can_zoom)
         return True
 
     def action_back(self) -> None:
@@ -476,6 +483,8 @@ def bars(p: Progress) -> list[Bar]:
         Bar("epoch", p.epoch or p.epochs_done, p.epochs_total or None, text=""),
         Bar("step", p.step_in_epoch, per or None, text=""),
     ]
+    if p.ended:
+        return found[:1] if p.ended == "done" else found
     what = "test" if p.stage == "testing" and "test" in p.bars else "val"
     done, total = p.bars.get(what, (None, None))
     found.append(Bar(what, done, total, text=""))

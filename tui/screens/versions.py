@@ -26,8 +26,8 @@ from tui.widgets.filter import Filter
 from tui.widgets.table import Cell, Column, Row, Table
 
 COLUMNS = [
-    Column("version", "version", width=16, flex=3, priority=10),
-    Column("state", "state", width=16, priority=9),
+    Column("version", "version", width=16, flex=6, priority=10),
+    Column("state", "state", width=16, flex=1, priority=9),
     Column("map50", "mAP50", width=6, align="right", priority=8),
     Column("map50_95", "50-95", width=6, align="right", priority=7),
     Column("precision", "P", width=5, align="right", priority=5),
@@ -63,7 +63,7 @@ class VersionsScreen(Page):
         "A running training goes on when you leave. Deleted versions go to the trash: u brings the last one back."
     )
     CSS = """
-    VersionsScreen #detail { width: 46; padding: 0 1; border-left: vkey $panel; display: none; }
+    VersionsScreen #detail { width: 42; padding: 0 1; border-left: vkey $panel; display: none; }
     VersionsScreen.wide #detail { display: block; }
     """
     HORIZONTAL_BREAKPOINTS = [(0, "narrow"), (116, "wide")]
@@ -120,7 +120,7 @@ class VersionsScreen(Page):
             self._show([r for r in self.rows if r["project"] == project.name])
             self._read()
         else:
-            self._show(list(summaries(found, self._folds)))
+            self._show(summaries(found, self._folds))
 
     def _poll(self) -> None:
         if self.app.screen is self:
@@ -129,7 +129,7 @@ class VersionsScreen(Page):
     @work(thread=True, exclusive=True, group="list")
     def _read(self) -> None:
         worker = get_current_worker()
-        rows = list(summaries(self.dojang.workspace.project().versions(), self._folds))
+        rows = summaries(self.dojang.workspace.project().versions(), self._folds)
         if not worker.is_cancelled:
             self.app.call_from_thread(self._show, rows)
 

@@ -13,13 +13,14 @@ from textual.widgets import Button, ContentSwitcher, Static
 
 from engine import launch
 from engine.errors import DojangError
-from engine.spec import Label, Spec, parse, parse_label, problems
+from engine.spec import Label, Spec, default_of, parse, parse_label, problems
 from engine.versions import Version
 from tui.keys import bind
 from tui.screens.base import Page
 from tui.screens.dialogs import Confirm
 from tui.screens.steps import ConfirmStep, DatasetStep, ServerStep, SettingsStep, Step
 from tui.widgets.bars import StageLine
+from tui.widgets.form import as_text
 
 NAMES = ("Data set", "Settings", "Server", "Confirm")
 LABEL_FIELDS = ("name", "tags", "memo")
@@ -40,22 +41,26 @@ class WizardScreen(Page):
     WizardScreen #reason { width: 1fr; color: $foreground-muted; text-overflow: ellipsis; text-wrap: nowrap; }
     WizardScreen #reason.bad { color: $warning; }
     WizardScreen #actions Button { margin-left: 1; min-width: 10; }
-    WizardScreen #about { width: 50; padding: 0 1; display: none; border-left: vkey $panel; }
+    WizardScreen #about { width: 50; height: 1fr; padding: 0 1; display: none; border-left: vkey $panel; }
     WizardScreen.wide #about { display: block; }
-    WizardScreen #side { width: 50; padding: 0 1; display: none; border-left: vkey $panel; }
+    WizardScreen #side { width: 40; padding: 0 1; display: none; border-left: vkey $panel; }
     WizardScreen.wide #side { display: block; }
     WizardScreen #line { height: 2; padding: 0 1; color: $foreground-muted; }
     WizardScreen.wide #line { display: none; }
     WizardScreen #columns { layout: vertical; height: auto; padding: 0 1; }
     WizardScreen.wide #columns { layout: horizontal; }
-    WizardScreen #columns Static { height: auto; width: 1fr; padding: 0 1 1 0; }
+    WizardScreen #columns Facts { height: auto; width: 1fr; padding: 0 1 1 0; }
     """
-    HORIZONTAL_BREAKPOINTS = [(0, "narrow"), (110, "wide")]
+    HORIZONTAL_BREAKPOINTS = [(0, "narrow"), (116, "wide")]
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "back", "back", tooltip="one step back; from the first, leave"),
         Binding("ctrl+n", "next", "continue", tooltip="go on to the next step", priority=True),
-        Binding("ctrl+b", "first", "to first", tooltip="back to the first step", priority=True),
-        Binding("f1", "field_help", "about this field", tooltip="the longer help of the field you are in"),
+        Binding("ctrl+n", "begin", "start", tooltip="start the training, after a last yes or no", priority=True),
+        Binding("enter", "begin", "start", show=False),
+        Binding("down,right", "app.focus_next", "next", show=False),
+        Binding("up,left", "app.focus_previous", "previous", show=False),
+        Binding("ctrl+t", "first", "first step", tooltip="back to the first step", priority=True),
+        Binding("f1", "field_help", "explain", tooltip="the longer help of the setting you are in"),
         Binding("f6", "advanced", "advanced", tooltip="show or hide the advanced settings"),
         Binding("f7", "reset", "defaults", show=False, tooltip="set all settings back to their defaults"),
         bind("a", "add_dataset", "add data set", help="register a folder as a data set"),
@@ -107,9 +112,14 @@ class WizardScreen(Page):
         self.problems = {}
         for problem in found:
             self.problems.setdefault(problem.field, problem.message)
+        self.say()
+
+    def say(self) -> None:
+        """Show whether one can go on, and why not."""
         reason = self.reason()
         place = self.query_one("#reason", Static)
-        place.update(f"Cannot continue: {reason}" if reason else self.step.note)
+        start = "Cannot continue: " if self.size.width >= 100 else "! "
+        place.update(start + reason if reason else self.step.note)
         place.set_class(bool(reason), "bad")
         self.query_one("#next", Button).disabled = bool(reason)
         self._head()
@@ -155,6 +165,8 @@ class WizardScreen(Page):
             return self.current == 1
         if action == "copy":
             return self.current == 3
+        if action in ("next", "begin"):
+            return (action == "begin") == (self.current == 3)
         if action == "first":
             return self.current > 0
         return True
@@ -168,6 +180,9 @@ class WizardScreen(Page):
         else:
             self._enter(self.current + 1)
 
+    def action_begin(self) -> None:
+        self.action_next()
+
     def action_back(self) -> None:
         if self.current:
             self._enter(self.current - 1)
@@ -179,11 +194,17 @@ class WizardScreen(Page):
 
     @work
     async def leave(self) -> None:
-        """Leave; what was filled in is only given up after a yes."""
-        touched = any(k != "dataset" for k in self.data) or any(self.label.values())
-        text = "Leave without training? What you filled in is not kept."
-        if not touched or await self.app.push_screen_wait(Confirm("Leave", text, yes="Leave")):
+        if await self.may_leave():
             self.dismiss()
+
+    async def may_leave(self) -> bool:
+        """What was filled in is only given up after a yes."""
+        given = {k: v for k, v in self.data.items() if k not in ("dataset", "download", "device")}
+        touched = any(as_text(v) != as_text(default_of(k)) for k, v in given.items()) or any(self.label.values())
+        text = "Leave without training? What you filled in is not kept."
+        if not touched:
+            return True
+        return await self.app.push_screen_wait(Confirm("Leave", text, yes="Leave", careful=True)) is True
 
     @on(Button.Pressed, "#next")
     def _next_pressed(self) -> None:

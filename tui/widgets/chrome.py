@@ -8,7 +8,7 @@ from typing import Any
 from rich.cells import cell_len
 from textual.actions import parse
 from textual.binding import Binding
-from textual.keys import key_to_character
+from textual.dom import DOMNode
 from textual.screen import Screen
 
 from tui.keys import HANGUL, display
@@ -114,7 +114,8 @@ class KeyBar(LineWidget):
 def typed(screen: Screen[Any], key: str) -> bool:
     """Whether what has the focus would take the key as a letter."""
     focused = screen.focused
-    return focused is not None and focused.check_consume_key(key, key_to_character(key))
+    character = " " if key == "space" else display(key)
+    return focused is not None and focused.check_consume_key(key, character if len(character) == 1 else None)
 
 
 def working_bindings(screen: Screen[Any], *, by_name: bool = False) -> list[Binding]:
@@ -126,22 +127,29 @@ def working_bindings(screen: Screen[Any], *, by_name: bool = False) -> list[Bind
     """
     found: dict[str, Binding] = {}
     keys: set[str] = set(HANGUL.values())
-    active = [a for a in screen.active_bindings.values() if a.enabled and not a.binding.system]
-    focused = [a.binding for a in active if a.node is screen.focused and a.binding.show]
-    own = [
-        b
-        for given in type(screen).BINDINGS
-        for b in Binding.make_bindings([given])
-        if screen.check_action(*action_of(b)) and (by_name or b.priority or not typed(screen, b.key))
+    own = [b for b in declared(screen) if by_name or b.priority or not typed(screen, b.key)]
+    first = {b.action: b for b in reversed(declared(screen.focused)) if b.show} if screen.focused else {}
+    told = {b.key: b for b in first.values()}
+    others = [
+        a.binding
+        for a in screen.active_bindings.values()
+        if a.enabled
+        and not a.binding.system
+        and (a.binding.show or a.binding.tooltip)
+        and (by_name or a.binding.priority or a.node is screen.focused or not typed(screen, a.binding.key))
     ]
-    others = [a.binding for a in active if a.binding.show or a.binding.tooltip]
-    told = {b.key: b for b in focused}
     for binding in [*(told.pop(b.key, b) for b in own), *told.values(), *others]:
         if binding.key in keys or binding.action in found or not binding.description:
             continue
         keys.add(binding.key)
         found[binding.action] = binding
     return list(found.values())
+
+
+def declared(node: DOMNode) -> list[Binding]:
+    """What the class of `node` itself binds, in its order, as far as it works now."""
+    found = [b for given in type(node).BINDINGS for b in Binding.make_bindings([given])]
+    return [b for b in found if (b.show or b.tooltip) and node.check_action(*action_of(b))]
 
 
 def action_of(binding: Binding) -> tuple[str, tuple[Any, ...]]:

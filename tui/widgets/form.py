@@ -26,13 +26,15 @@ class Choice(Widget, can_focus=True):
     """One of a few values in one line: ← → step through them, Enter opens the list."""
 
     DEFAULT_CSS = """
-    Choice { height: 1; width: 1fr; padding: 0 1; background: $surface; }
+    Choice { height: 1; width: 1fr; padding: 0 1; background: $surface; text-wrap: nowrap; text-overflow: ellipsis; }
     Choice:focus { background: $block-cursor-blurred-background; text-style: bold; }
     Choice:focus:ansi { text-style: reverse; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("left", "step(-1)", "previous", show=False),
         Binding("right", "step(1)", "next", show=False),
+        Binding("up", "app.focus_previous", "up", show=False),
+        Binding("down", "app.focus_next", "down", show=False),
         Binding("enter,space", "choose", "choose", tooltip="choose from the list"),
     ]
     value: reactive[str] = reactive("", init=False)
@@ -58,7 +60,7 @@ class Choice(Widget, can_focus=True):
     def render(self) -> Content:
         word, note = next(((w, n) for v, w, n in self.options if v == self.value), (self.value, ""))
         muted = Content.styled(f"  {note}" if note else "", "$foreground-muted")
-        return Content.assemble(word, f" {'v' if sign('…') == '~' else '▾'}", muted)
+        return Content.assemble(word, f" {sign('▾')}", muted)
 
     def watch_value(self) -> None:
         self.refresh()
@@ -92,8 +94,8 @@ class Line(Input):
     Line.-bad { color: $error; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("up", "screen.focus_previous", "up", show=False),
-        Binding("down,enter", "screen.focus_next", "down", show=False),
+        Binding("up", "app.focus_previous", "up", show=False),
+        Binding("down,enter", "app.focus_next", "down", show=False),
     ]
 
 
@@ -106,7 +108,7 @@ class Field(Horizontal):
     Field > .note { width: 1fr; max-width: 44; padding: 0 0 0 1; color: $foreground-muted; text-overflow: ellipsis; text-wrap: nowrap; }
     Field > .note.bad { color: $error; }
     Field > .note.changed { color: $accent; }
-    Field > Line, Field > Choice { width: 1fr; max-width: 34; min-width: 16; }
+    Field > Line, Field > Choice { width: 36; min-width: 16; }
     """
 
     def __init__(self, name: str, model: type[BaseModel], value: str, options: Sequence[Option] | None) -> None:
@@ -143,9 +145,9 @@ class Field(Horizontal):
         if problem:
             text = problem
         elif changed and default:
-            text = f"● changed ({default})"
+            text = f"{sign('●')} changed ({default})"
         elif changed:
-            text = "● set"
+            text = f"{sign('●')} set"
         else:
             text = "  ".join(t for t in (unit, specs.range_text(self.field, self.model)) if t)
         if text == self._note:
@@ -156,6 +158,26 @@ class Field(Horizontal):
         note.set_class(bool(problem), "bad")
         note.set_class(changed, "changed")
         self.editor.set_class(bool(problem), "-bad")
+
+
+class Heading(Static):
+    """A section's name, and what of it stands behind the switch."""
+
+    def __init__(self, section: str, more: Sequence[str], first: bool) -> None:
+        super().__init__(classes="section first" if first else "section", markup=False)
+        self._section, self._more = section, set(more)
+        self._text = ""
+
+    def on_mount(self) -> None:
+        self.tell(set(), False)
+
+    def tell(self, changed: set[str], shown: bool) -> None:
+        hidden = len(self._more & changed)
+        more = f"  F6: {len(self._more)} more" + (f", {hidden} changed" if hidden else "")
+        text = f"{sign('─') * 2} {self._section}{more if self._more and not shown else ''}"
+        if text != self._text:
+            self._text = text
+            self.update(text)
 
 
 class Form(VerticalScroll, can_focus=False):
@@ -206,9 +228,7 @@ class Form(VerticalScroll, can_focus=False):
                 plain = [n for n in members if not specs.property_of(n, model).get("advanced")]
                 more = [n for n in members if n not in plain]
                 with Vertical(classes="" if plain else "advanced"):
-                    yield Static(
-                        f"{sign('─') * 2} {section}", classes="section first" if first else "section", markup=False
-                    )
+                    yield Heading(section, more, first)
                     first = False
                     for name in plain:
                         yield self._field(name, model)
@@ -253,16 +273,14 @@ class Form(VerticalScroll, can_focus=False):
 
     def tell(self, problems: Mapping[str, str]) -> None:
         """Show each field's problem, or that it is changed, or its range."""
+        changed = set()
         for field in self.fields:
-            default = specs.default_of(field.field, field.model)
-            field.tell(problems.get(field.field, ""), as_text(default))
-
-    def changed_advanced(self) -> int:
-        """How many of the fields behind the switch differ from their defaults."""
-        return sum(
-            bool(f.info.get("advanced")) and f.editor.value.strip() != as_text(specs.default_of(f.field, f.model))
-            for f in self.fields
-        )
+            default = as_text(specs.default_of(field.field, field.model))
+            field.tell(problems.get(field.field, ""), default)
+            if field.editor.value.strip() != default:
+                changed.add(field.field)
+        for heading in self.query(Heading):
+            heading.tell(changed, self.show_all)
 
     def reveal(self, name: str) -> None:
         """Show a field and put the focus into it."""
@@ -273,6 +291,7 @@ class Form(VerticalScroll, can_focus=False):
 
     def watch_show_all(self) -> None:
         self.set_class(self.show_all, "all")
+        self.post_message(self.Changed(self))
 
     @on(Input.Changed)
     @on(Choice.Changed)
@@ -308,11 +327,11 @@ def help_of(field: Field) -> Content:
         if info.get(key):
             lines.append(Content.assemble((word, "$foreground-muted"), f"{info[key]}."))
     facts = [
-        ("range", specs.range_text(field.field, field.model)),
-        ("default", default or (f"auto: {info['auto']}" if info.get("auto") else "")),
-        ("in spec.toml", field.field),
+        ("Range: ", specs.range_text(field.field, field.model)),
+        ("Default: ", default or (f"auto: {info['auto']}" if info.get("auto") else "")),
+        ("In spec.toml: ", field.field),
     ]
-    lines.append(Content.styled("   ".join(f"{k} {v}" for k, v in facts if v), "$foreground-muted"))
+    lines += [Content.styled(k + v, "$foreground-muted") for k, v in facts if v]
     return Content("\n").join(lines)
 
 

@@ -44,7 +44,15 @@ UNKNOWN = StateLook("?", "?", "$foreground-muted")
 SIGNS: dict[str, str] = {
     "…": "~", "↑": "^", "↓": "v", "▌": ">", "━": "=", "─": "-", "╸": "=", "╺": "-",
     "│": "|", "┤": "+", "┬": "+", "┼": "+", "└": "+", "├": "+", "·": ".", "–": "-",
+    "●": "*", "✓": "+", "→": ">", "▾": "v", "▸": ">", "›": ">",
 }  # fmt: skip
+
+# What else may be on a screen that is not ours to choose: frames, quotation marks. For the driver, as the last resort.
+PLAIN = str.maketrans({
+    **SIGNS, **dict.fromkeys("╭╮╰╯┌┐┘┏┓┗┛┴", "+"), **dict.fromkeys("═╌", "-"), **dict.fromkeys("┃║╎▎▏▕▊", "|"),
+    **dict.fromkeys("“”", '"'), **dict.fromkeys("‘’", "'"), **dict.fromkeys("█▁▂▃▄▅▆▇▀▐", "#"),
+    "—": "-", "×": "x", "°": " ", "←": "<", "✗": "x", "○": "o",
+})  # fmt: skip
 
 
 @lru_cache(maxsize=1)

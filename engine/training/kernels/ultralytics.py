@@ -13,29 +13,27 @@ from copy import copy
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from ultralytics.cfg import get_cfg
 from ultralytics.data.build import InfiniteDataLoader, build_dataloader, seed_worker
-from ultralytics.models.yolo.detect.val import DetectionValidator
 from ultralytics.nn.tasks import DetectionModel
-from ultralytics.utils import LOGGER, nms
+from ultralytics.utils import LOGGER
 
 from engine import catalog
 from engine.spec import Spec
 from engine.training import loading
 from engine.training.data import Material
-from engine.training.environment import Precision, worker_count
+from engine.training.environment import Precision, free_memory, worker_count
 from engine.training.kernels import ultralytics_weights
 from engine.training.kernels.ultralytics_data import Counters, ManifestDataset
+from engine.training.kernels.ultralytics_metrics import Judge
 from engine.training.randomness import EndlessBatches
 from engine.training.session import Batch, Between, Evaluation
 
 STRIDE = 32  # of every model in the catalog
 KEEP_SHARE = 0.25  # of the free memory, at most, goes to decoded images
-NMS_SECONDS = 600.0  # an image; upstream's limit of 0.05 makes metrics depend on how busy the machine is
 
 
 class Detector:
@@ -56,6 +54,7 @@ class Detector:
         self.device = precision.device
         self.workers = worker_count(spec, self.device)
         self.images, self.classes = material.images, len(material.dataset.classes)
+        self.data_hash = material.dataset.hash
         self.arguments = _arguments(spec, material)
         self.data = {
             "nc": self.classes,
@@ -99,11 +98,11 @@ class Detector:
 
     def _dataset(self, split: str, counters: Counters | None) -> ManifestDataset:
         training = split == "train"
-        free = psutil.virtual_memory().available * KEEP_SHARE / max(1, self.workers) / 2
+        share = free_memory() * KEEP_SHARE / 2 / max(1, self.workers if training else self.workers * 2)
         return ManifestDataset(
             self.material.samples[split],
             counters,
-            room=int(free) if counters or not training else 0,
+            room=int(share) if counters or not training else 0,
             data=self.data,
             task="detect",
             imgsz=self.spec.image_size,
@@ -186,7 +185,7 @@ class Detector:
         if split not in self._val:
             self._val[split] = self._val_loader(split)
         loader = self._val[split]
-        judge = _Judge(loader, self.scratch, args=copy(self.arguments))
+        judge = Judge(loader, self.scratch, args=copy(self.arguments))
         judge.device, judge.data = self.device, self.data
         model = model.eval()
         judge.init_metrics(model)
@@ -205,19 +204,8 @@ class Detector:
         if not between(len(loader), len(loader)):
             return None
         assert sums is not None
-        return self._judged(judge, split, (sums.cpu() / len(loader)).tolist())
-
-    def _judged(self, judge: _Judge, split: str, losses: list[float]) -> Evaluation:
-        stats = judge.get_stats()
-        names = {"map50": "mAP50(B)", "map50_95": "mAP50-95(B)", "precision": "precision(B)", "recall": "recall(B)"}
-        return Evaluation(
-            split=split,
-            images=self.images[split],
-            metrics={ours: round(float(stats[f"metrics/{theirs}"]), 5) for ours, theirs in names.items()},
-            per_class=_per_class(judge, self.material.dataset.classes),
-            fitness=round(float(stats["fitness"]), 5),
-            losses={name: round(v, 5) for name, v in zip(self.loss_names, losses, strict=True)},
-        )
+        losses = dict(zip(self.loss_names, (sums.cpu() / len(loader)).tolist(), strict=True))
+        return judge.verdict(split, self.images[split], self.material.dataset.classes, losses)
 
     # Files
 
@@ -240,21 +228,6 @@ class Detector:
         self._val.clear()
 
 
-class _Judge(DetectionValidator):
-    """ultralytics' metrics, batch by batch, without its loop."""
-
-    def postprocess(self, preds: Any) -> list[dict[str, Tensor]]:
-        found = nms.non_max_suppression(
-            preds,
-            self.args.conf,
-            self.args.iou,
-            multi_label=True,
-            max_det=self.args.max_det,
-            max_time_img=NMS_SECONDS,
-        )
-        return [{"bboxes": x[:, :4], "conf": x[:, 4], "cls": x[:, 5], "extra": x[:, 6:]} for x in found]
-
-
 def _begin_seeded(worker: int) -> None:
     seed_worker(worker)
     loading.begin(worker)
@@ -263,28 +236,6 @@ def _begin_seeded(worker: int) -> None:
 def _head_width(model: DetectionModel) -> int:
     """Channels of the hidden layers that tell classes apart."""
     return int(model.model[-1].cv3[0][-1].in_channels)
-
-
-def _per_class(judge: _Judge, classes: tuple[str, ...]) -> list[dict[str, Any]]:
-    """Every class; one without labels in the split has no metrics."""
-    metrics = judge.metrics
-    rows = {int(cls): metrics.class_result(i) for i, cls in enumerate(metrics.ap_class_index)}
-    found = []
-    for number, name in enumerate(classes):
-        row = rows.get(number)
-        precision, recall, map50, map50_95 = (round(float(v), 5) for v in row) if row else (None,) * 4
-        found.append(
-            {
-                "name": name,
-                "map50": map50,
-                "map50_95": map50_95,
-                "precision": precision,
-                "recall": recall,
-                "images": int(metrics.nt_per_image[number]),
-                "labels": int(metrics.nt_per_class[number]),
-            }
-        )
-    return found
 
 
 def _arguments(spec: Spec, material: Material) -> Any:

@@ -1,0 +1,67 @@
+"""What nvidia-smi says, and does not say, in plain words. A script plays it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from engine.servers import inventory
+
+GOOD = """#!/bin/sh
+case "$1" in
+*gpu=*) echo '0, GPU-a, NVIDIA H200, 143771, 11264, 96, 61, 570.1'; echo '1, GPU-b, NVIDIA H200, 143771, 0, 0, 30, 570.1';;
+*) echo "GPU-a, $PPID, 11200"; echo "GPU-a, notapid, 3";;
+esac
+"""
+
+
+def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+    program = tmp_path / "nvidia-smi"
+    program.write_text(script)
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+
+
+def test_gpus_with_who_uses_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    play(tmp_path, monkeypatch, GOOD)
+    found = inventory.machine(tmp_path)
+    a, b = found.gpus
+    assert (a.index, a.name, a.memory_total, a.memory_used, a.utilization) == (0, "NVIDIA H200", 140.4, 11.0, 96)
+    assert a.memory_free == pytest.approx(129.4) and len(a.users) == 1 and "10.9 GiB" in a.users[0]
+    assert b.users == () and found.gpu_note == ""
+    assert found.cores >= 1 and found.memory_total > 0 and found.disk_free > 0
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        (
+            "#!/bin/sh\necho 'Failed to initialize NVML: Driver/library version mismatch'; exit 18",
+            "restart the machine",
+        ),
+        ('#!/bin/sh\necho "couldn\'t communicate with the NVIDIA driver" >&2; exit 9', "does not answer"),
+        ("#!/bin/sh\necho 'No devices were found'; exit 6", "sees no GPU"),
+        ("#!/bin/sh\nexit 0", "sees no GPU"),
+        ("#!/bin/sh\nprintf 'a,b\\n\\033[2Jx, y, z, , , , ,\\n'", "sees no GPU"),
+        ("#!/bin/sh\nprintf '\\033[31mstrange\\n'; exit 1", "nvidia-smi failed: [31mstrange"),
+    ],
+)
+def test_a_driver_in_trouble_is_told_in_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, words: str
+) -> None:
+    play(tmp_path, monkeypatch, script)
+    gpus, note = inventory.gpus_now()
+    assert gpus == () and words in note
+
+
+def test_a_driver_that_hangs_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    play(tmp_path, monkeypatch, "#!/bin/sh\nexec sleep 30")
+    monkeypatch.setattr(inventory, "TIMEOUT", 0.2)
+    assert "did not answer" in inventory.gpus_now()[1]
+
+
+def test_no_driver_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert "CPU" in inventory.gpus_now()[1]

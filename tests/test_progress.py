@@ -1,0 +1,145 @@
+"""The fold: what a log amounts to, however it is cut up and whatever happened to the run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.events import Event, EventLog, read_all
+from engine.progress import Progress
+from tests import logs
+
+
+def fold(events: list[Event]) -> Progress:
+    progress = Progress()
+    progress.apply(events)
+    return progress
+
+
+@pytest.fixture
+def whole(tmp_path: Path) -> list[Event]:
+    with EventLog(tmp_path / "e") as log:
+        logs.begin(log)
+        for number in (1, 2, 3, 4):
+            logs.steps(log, number * 5 - 4, number * 5)
+            logs.epoch(log, number, [0.1, 0.5, 0.4, 0.3][number - 1], best=number < 3)
+        log.append("stage", stage="testing")
+        log.append("result", split="val", metrics=logs.metrics(0.55), per_class=[], weights="best.pt", images=8)
+        log.append("result", split="test", metrics=logs.metrics(0.45), per_class=[], weights="best.pt", images=8)
+        log.append("end", state="done")
+    return read_all(tmp_path / "e")
+
+
+def test_a_finished_training(whole: list[Event]) -> None:
+    p = fold(whole)
+    assert (p.ended, p.stage, p.fraction, p.epochs_done, p.step) == ("done", "done", 1.0, 4, 20)
+    assert list(p.step_series["box"].xs) == list(range(1, 21))
+    assert list(p.epoch_series["map50"].ys) == [0.1, 0.5, 0.4, 0.3]
+    assert p.metrics()["map50"] == 0.55
+    assert p.results["test"]["metrics"]["map50"] == 0.45
+    assert p.remaining() is None
+
+
+def test_before_the_result_the_best_epoch_counts(whole: list[Event]) -> None:
+    p = fold([e for e in whole if e["kind"] not in ("result", "end")])
+    assert p.best and p.best["epoch"] == 2
+    assert p.metrics()["map50"] == 0.5
+
+
+def test_a_resumed_run_has_no_gap_and_no_double(whole: list[Event], tmp_path: Path) -> None:
+    killed = whole[: next(i for i, e in enumerate(whole) if e.get("step") == 14)]  # the checkpoint was after step 12
+    with EventLog(tmp_path / "again") as log:
+        logs.begin(log, attempt=2, resumed={"epoch": 3, "step": 12})
+        logs.steps(log, 13, 15)
+        logs.epoch(log, 3, 0.7)
+    p = fold(killed + read_all(tmp_path / "again"))
+    assert list(p.step_series["box"].xs) == list(range(1, 16))
+    assert list(p.step_series["lr"].xs) == list(range(1, 16))
+    assert list(p.epoch_series["map50"].ys) == [0.1, 0.5, 0.7]
+    assert (p.epochs_done, p.attempt) == (3, 2)
+
+
+def test_a_resume_at_an_epochs_end_keeps_that_epoch(whole: list[Event], tmp_path: Path) -> None:
+    """A state saved after epoch 2 says: epoch 3, step 10."""
+    with EventLog(tmp_path / "again") as log:
+        logs.begin(log, attempt=2, resumed={"epoch": 3, "step": 10})
+    p = fold(whole[:-5] + read_all(tmp_path / "again"))
+    assert p.epochs_done == 2 and p.best and p.best["epoch"] == 2
+    assert list(p.step_series["box"].xs) == list(range(1, 11))
+    assert not p.results and not p.ended
+
+
+def test_a_fresh_second_attempt_forgets_the_first(whole: list[Event], tmp_path: Path) -> None:
+    with EventLog(tmp_path / "again") as log:
+        logs.begin(log, attempt=2)
+        logs.steps(log, 1, 2)
+    p = fold(whole + read_all(tmp_path / "again"))
+    assert list(p.step_series["box"].xs) == [1, 2]
+    assert p.epochs == [] and p.best is None and p.metrics()["map50"] is None
+
+
+def test_time_counts_over_attempts_but_not_between_them() -> None:
+    events: list[Event] = [
+        {"kind": "start", "t": 100.0, "attempt": 1, "resumed": None},
+        {"kind": "end", "t": 160.0, "state": "stopped"},
+        {"kind": "start", "t": 1000.0, "attempt": 2, "resumed": {"epoch": 1, "step": 0}},
+        {"kind": "stage", "t": 1005.0, "stage": "training"},
+    ]
+    p = fold(events)
+    assert p.elapsed() == 65.0
+    assert p.elapsed(now=1010.0) == 70.0
+
+
+def test_remaining_follows_the_pace_and_counts_down() -> None:
+    events: list[Event] = [
+        {"kind": "start", "t": 0.0, "attempt": 1},
+        {"kind": "plan", "t": 0.0, "epochs": 10, "steps_per_epoch": 10},
+        {"kind": "stage", "t": 0.0, "stage": "training"},
+        *({"kind": "step", "t": float(s), "epoch": 1, "step": s, "i": s, "loss": {"a": 1.0}} for s in range(1, 6)),
+    ]
+    p = fold(events)
+    assert p.remaining() == pytest.approx(95.0)
+    assert p.remaining(now=15.0) == pytest.approx(85.0)
+    assert fold(events[:4]).remaining() is None
+
+
+@settings(max_examples=40, deadline=None)
+@given(data=st.data())
+def test_the_fold_does_not_depend_on_how_the_log_is_cut(
+    data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.mktemp("log") / "e"
+    with EventLog(path) as log:
+        logs.begin(log)
+        logs.steps(log, 1, 12)
+        logs.epoch(log, 1, 0.5)
+        logs.begin(log, attempt=2, resumed={"epoch": 2, "step": 7})
+        logs.steps(log, 8, 9)
+    events = read_all(path)
+    p, rest = Progress(), events
+    while rest:
+        n = data.draw(st.integers(1, len(rest)))
+        p.apply(rest[:n])
+        rest = rest[n:]
+    q = fold(events)
+    assert list(p.step_series["box"].xs) == list(q.step_series["box"].xs)
+    assert (p.step, p.epochs_done, p.stage, p.log) == (q.step, q.epochs_done, q.stage, q.log)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(
+        st.fixed_dictionaries(
+            {"kind": st.sampled_from(["start", "stage", "plan", "progress", "step", "epoch", "result", "error", "end", "log", "x"])},
+            optional={k: st.one_of(st.none(), st.integers(), st.text(max_size=5), st.floats(), st.lists(st.integers(), max_size=2), st.dictionaries(st.text(max_size=3), st.text(max_size=3), max_size=2))
+                      for k in ("t", "epoch", "step", "i", "loss", "metrics", "attempt", "resumed", "stage", "epochs", "steps_per_epoch", "state", "done", "total", "what", "per_class", "text")},
+        ),
+        max_size=8,
+    )
+)  # fmt: skip
+def test_a_hostile_log_breaks_nothing(events: list[Event]) -> None:
+    p = fold(events)
+    p.metrics(), p.per_class(), p.remaining(), p.elapsed(), p.fraction, p.steps_total
