@@ -43,9 +43,7 @@ def check(workspace: Workspace, data: dict[str, Any]) -> list[Problem]:
     """Every problem of a spec at once: its fields, its data set, its weights."""
     found = problems(data)
     broken = {p.field for p in found}
-    if "dataset" not in broken and (problem := _dataset_problem(workspace, str(data["dataset"]))):
-        found.append(problem)
-    elif not broken & {"dataset", "model"} and (problem := _task_problem(workspace, data)):
+    if ("dataset" not in broken and (problem := _dataset_problem(workspace, str(data["dataset"])))) or (not broken & {"dataset", "model"} and (problem := _task_problem(workspace, data))):
         found.append(problem)
     if not broken & {"model", "weights", "download"}:
         problem = _weights_problem(workspace, data)

@@ -21,7 +21,9 @@ def test_a_model_is_not_trained_on_a_set_of_another_task(tmp_path: Path, monkeyp
     )
 
     def problems(dataset: str, model: str) -> list[str]:
-        return [p.message for p in launch.check(workspace, {"dataset": dataset, "model": model}) if p.field == "dataset"]
+        return [
+            p.message for p in launch.check(workspace, {"dataset": dataset, "model": model}) if p.field == "dataset"
+        ]
 
     assert problems("boxes", "yolov8n") == problems("bees", "namer") == []
     (wrong,) = problems("bees", "yolov8n")
