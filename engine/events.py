@@ -40,6 +40,7 @@ Event = dict[str, Any]
 URGENT = frozenset({"start", "stage", "plan", "epoch", "result", "checkpoint", "control", "error", "end"})
 MAX_LINE = 1 << 20
 CHUNK = 1 << 22
+_DECODER = json.JSONDecoder(parse_constant=lambda _: None)  # NaN is not JSON, yet some write it
 
 
 class EventLog:
@@ -47,13 +48,16 @@ class EventLog:
 
     def __init__(self, path: Path, sync_seconds: float = 1.0) -> None:
         self.path, self.sync_seconds = path, sync_seconds
-        self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        self._torn = _ends_torn(path)
+        try:
+            self._torn = path.exists() and _ends_torn(path)
+            self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as e:
+            raise disk_error(e, path) from e
         self._synced = 0.0
 
     def append(self, kind: str, **fields: Any) -> None:
         """Write one event. Raises DojangError(DISK_FULL, …) when it did not reach the file whole."""
-        line = json.dumps(_finite({"kind": kind, "t": round(time.time(), 3), **fields}), ensure_ascii=False)
+        line = json.dumps(finite({"kind": kind, "t": round(time.time(), 3), **fields}), ensure_ascii=False)
         data = (b"\n" if self._torn else b"") + line.encode("utf-8", "replace") + b"\n"
         try:
             written = os.write(self._fd, data)
@@ -87,14 +91,14 @@ def _ends_torn(path: Path) -> bool:
         return f.read(1) != b"\n"
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """JSON has no NaN or infinity: they are written as null, which charts leave out and tables show as a dash."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {k: _finite(v) for k, v in value.items()}
+        return {k: finite(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(v) for v in value]
+        return [finite(v) for v in value]
     return value
 
 
@@ -104,7 +108,8 @@ def follow(path: Path, offset: int = 0, *, skip_steps: bool = False, limit: int 
     At most about `limit` bytes a call (call again until the offset stands still), so that a screen stays responsive.
     A last line without its newline is left for the next call; a line that is not a JSON object is passed over.
     `skip_steps` leaves out step and progress events without parsing them: a list of versions needs none of them.
-    A log that shrank (its version was started afresh) is read from the start.
+    A log that shrank (its version was started afresh) is read from the start; one that cannot be read now, perhaps
+    because its disk is away, may be later.
     """
     try:
         with path.open("rb") as f:
@@ -116,20 +121,22 @@ def follow(path: Path, offset: int = 0, *, skip_steps: bool = False, limit: int 
                 return [], offset + len(data)  # absurd line: pass over it piecewise
     except FileNotFoundError:
         return [], 0
+    except OSError:
+        return [], offset
     end = data.rfind(b"\n") + 1
     return _parse(data[:end], skip_steps), offset + end
 
 
 def _parse(data: bytes, skip_steps: bool) -> list[Event]:
     events: list[Event] = []
-    loads = json.loads
+    decode = _DECODER.decode
     for line in data.split(b"\n"):
         if not line or len(line) > MAX_LINE:
             continue
         if skip_steps and line.startswith((b'{"kind": "step"', b'{"kind": "progress"')):
             continue
         try:
-            event = loads(line)
+            event = decode(line.decode())
         except (ValueError, RecursionError):
             continue
         if isinstance(event, dict) and isinstance(event.get("kind"), str):
@@ -149,4 +156,4 @@ def read_all(path: Path, *, skip_steps: bool = False) -> list[Event]:
         offset = new
 
 
-__all__ = ["DojangError", "Event", "EventLog", "follow", "read_all"]
+__all__ = ["DojangError", "Event", "EventLog", "finite", "follow", "read_all"]

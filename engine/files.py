@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import tomllib
@@ -21,7 +22,8 @@ def write_bytes(path: Path, data: bytes) -> None:
             os.fsync(f.fileno())
         temp.replace(path)
     except OSError as e:
-        temp.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temp.unlink()
         raise disk_error(e, path) from e
     sync_folder(path.parent)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,7 +44,9 @@ def check(workspace: Workspace, data: dict[str, Any]) -> list[Problem]:
     """Every problem of a spec at once: its fields, its data set, its weights."""
     found = problems(data)
     broken = {p.field for p in found}
-    if ("dataset" not in broken and (problem := _dataset_problem(workspace, str(data["dataset"])))) or (not broken & {"dataset", "model"} and (problem := _task_problem(workspace, data))):
+    if ("dataset" not in broken and (problem := _dataset_problem(workspace, str(data["dataset"])))) or (
+        not broken & {"dataset", "model"} and (problem := _task_problem(workspace, data))
+    ):
         found.append(problem)
     if not broken & {"model", "weights", "download"}:
         problem = _weights_problem(workspace, data)
@@ -78,8 +81,11 @@ def _weights_problem(workspace: Workspace, data: dict[str, Any]) -> Problem | No
     if chosen == "scratch":
         return None
     if chosen != "pretrained":
-        place = Path(chosen).expanduser()
-        return None if place.is_file() else Problem("weights", f"there is no file {place}")
+        try:
+            place = _place(chosen)
+            return None if place.is_file() else Problem("weights", f"there is no file {place}")
+        except OSError as e:
+            return Problem("weights", f"cannot be read: {e.strerror}")
     if weights.find(model, workspace) or str(data.get("download", "")).lower() in ("true", "1", "yes", "on"):
         return None
     return Problem(
@@ -87,6 +93,11 @@ def _weights_problem(workspace: Workspace, data: dict[str, Any]) -> Problem | No
         f"{model.pretrained} is not on this machine. Put it into {workspace.weights}, allow the download "
         "(download=true), or start from scratch (weights=scratch)",
     )
+
+
+def _place(weights: str) -> Path:
+    """The file that `weights` names, from wherever a worker may run."""
+    return Path(os.path.expanduser(weights)).absolute()  # Path's own raises for unknown users
 
 
 def plan(workspace: Workspace, spec: Spec) -> Plan:
@@ -111,7 +122,7 @@ def start_from(workspace: Workspace, spec: Spec) -> str:
     if spec.weights == "scratch":
         return "scratch: random weights"
     if spec.weights != "pretrained":
-        return f"the file {Path(spec.weights).expanduser()}"
+        return f"the file {_place(spec.weights)}"
     found = weights.find(model, workspace)
     if found:
         return f"pretrained on {model.trained_on}: {found}"
@@ -169,7 +180,8 @@ def create(workspace: Workspace, data: dict[str, Any], label: Label, project: st
     dataset = registry.load(workspace.path, spec.dataset)
     if spec.dataset_hash and spec.dataset_hash != dataset.hash:
         raise Invalid([Problem("dataset_hash", f"“{spec.dataset}” has changed since this spec was written")])
-    spec = spec.model_copy(update={"dataset_hash": dataset.hash})
+    file = spec.weights if spec.weights in ("scratch", "pretrained") else str(_place(spec.weights))
+    spec = spec.model_copy(update={"dataset_hash": dataset.hash, "weights": file})
     return workspace.project(project).create(spec, label)
 
 

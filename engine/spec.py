@@ -7,6 +7,8 @@ where the form shows it, its unit, and what happens when it is too small or too 
 from __future__ import annotations
 
 import math
+import re
+import unicodedata
 from functools import cache
 from typing import Annotated, Any, Literal
 
@@ -473,6 +475,13 @@ class Spec(BaseModel):
             return {**data, "image_size": model.image_size} if model else data
         return data
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _yes_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
+            raise ValueError(f"must not be {str(value).lower()}")
+        return value
+
     @field_validator("model")
     @classmethod
     def _known_model(cls, value: str) -> str:
@@ -496,8 +505,7 @@ class Spec(BaseModel):
     def _has_an_effect(cls, value: Any, info: ValidationInfo) -> Any:
         """What a model knows nothing of may not be set for it: it would be ignored without a word."""
         name, model = str(info.field_name), info.data.get("model")
-        kernels = (cls.model_fields[name].json_schema_extra or {}).get("kernels")  # type: ignore[union-attr]
-        default = cls.model_fields[name].get_default()
+        kernels, default = property_of(name).get("kernels"), default_of(name)
         if kernels and model and value != default and catalog.find(model).kernel not in kernels:
             keep = "empty" if default is None else f"at {str(default).lower()}"
             raise ValueError(f"does nothing for {model}: leave it {keep}")
@@ -544,6 +552,11 @@ class Label(BaseModel):
         field("Name and tags", "Memo", "Anything you want to remember about this version.", max_length=2000),
     ] = ""
 
+    @field_validator("name", "memo", mode="before")
+    @classmethod
+    def _composed(cls, value: Any) -> Any:
+        return unicodedata.normalize("NFC", value) if isinstance(value, str) else value
+
     @field_validator("name", "memo")
     @classmethod
     def _one_line(cls, value: str) -> str:
@@ -551,15 +564,21 @@ class Label(BaseModel):
             raise ValueError("must not hold control characters")
         return value
 
+    @field_validator("name")
+    @classmethod
+    def _not_a_number(cls, value: str) -> str:
+        if re.fullmatch(r"V_\d+", value, re.IGNORECASE):
+            raise ValueError(f"“{value}” is how versions are numbered; choose another name")
+        return value
+
     @field_validator("tags", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
-        parts = value.split(",") if isinstance(value, str) else value
-        if not isinstance(parts, (list, tuple)):
+        given = [value] if isinstance(value, str) else value
+        if not isinstance(given, (list, tuple)) or not all(isinstance(p, str) for p in given):
             return value
-        return tuple(
-            dict.fromkeys(p.strip().lstrip("#") if isinstance(p, str) else p for p in parts if p != "" and p != " ")
-        )
+        parts = (unicodedata.normalize("NFC", p).strip().lstrip("#").strip() for text in given for p in text.split(","))
+        return tuple(dict.fromkeys(p for p in parts if p))
 
     @field_validator("tags")
     @classmethod
@@ -569,7 +588,7 @@ class Label(BaseModel):
                 raise ValueError(f"“{tag}” has {len(tag)} characters; a tag has at most {TAG_LENGTH}")
             if not tag.isprintable():
                 raise ValueError("a tag must not hold control characters")
-        return tuple(t for t in value if t)
+        return value
 
 
 def problems(data: dict[str, Any], model: type[BaseModel] = Spec) -> list[Problem]:
@@ -593,7 +612,7 @@ def parse_label(data: dict[str, Any]) -> Label:
     """The label in `data`. Raises Invalid with every problem at once."""
     found = problems(data, Label)
     if found:
-        raise Invalid(found)
+        raise Invalid(found, code="BAD_LABEL")
     return Label.model_validate(data)
 
 
@@ -620,6 +639,8 @@ def _plain(error: Any, model: type[BaseModel]) -> Problem:
         return Problem(name, f"must be true or false, not {given!r}")
     if kind == "string_pattern_mismatch":
         return Problem(name, f"must be auto, cpu, mps or cuda:N, not {given!r}")
+    if kind == "string_type":
+        return Problem(name, f"must be text, not {given!r}")
     if kind in ("string_too_long", "string_too_short"):
         bound = context.get("max_length", context.get("min_length"))
         return Problem(name, f"must have at {'most' if 'max_length' in context else 'least'} {bound} characters")

@@ -17,6 +17,7 @@ import fcntl
 import json
 import os
 import re
+import shlex
 import shutil
 import time
 import unicodedata
@@ -32,8 +33,9 @@ from engine.progress import Progress, number
 if TYPE_CHECKING:
     from engine.spec import Label, Spec
 
-NAME = re.compile(r"^[^\W_][\w.\- ]{0,63}$")
-VERSION_ID = re.compile(r"^V_(\d{1,6})$")
+LONGEST_NAME = 64  # characters
+MOST_BYTES = 200  # of a name; file systems allow 255, and the trash adds to it
+VERSION_ID = re.compile(r"V_(0|[1-9][0-9]{0,5})")
 DEFAULT_PROJECT = "default"
 LIVE = frozenset({"queued", "preparing", "preprocessing", "training", "testing", "paused"})
 
@@ -51,13 +53,19 @@ def default_workspace() -> Path:
 def clean_name(name: str, what: str = "name") -> str:
     """A name fit to be a folder: NFC, letters of any script, digits, space and `-_.`; raises DojangError."""
     name = unicodedata.normalize("NFC", name.strip())
-    if not NAME.match(name):
+    if not _is_name(name):
         raise DojangError(
             f"“{name[:80]}” cannot be a {what}.",
             code="BAD_NAME",
             hint="Use letters, digits, spaces and - _ . ; begin with a letter or digit; at most 64 characters.",
         )
     return name
+
+
+def _is_name(name: str) -> bool:
+    fits = 0 < len(name) <= LONGEST_NAME and len(name.encode("utf-8", "replace")) <= MOST_BYTES
+    held = all(c in " -_." or unicodedata.category(c)[0] in "LMN" for c in name)
+    return fits and held and unicodedata.category(name[0])[0] in "LN"
 
 
 class Workspace:
@@ -98,14 +106,17 @@ class Workspace:
         name = clean_name(name or self.current_project, "project name")
         found = Project(self, name)
         if create:
-            found.path.mkdir(parents=True, exist_ok=True)
+            try:
+                found.path.mkdir(parents=True, exist_ok=True)
+            except OSError as e:
+                raise files.disk_error(e, found.path) from e
             if not (found.path / "project.toml").exists():
                 files.write_toml(found.path / "project.toml", {"created": now_text()})
         return found
 
     def projects(self) -> list[str]:
         folder = self.path / "projects"
-        names = [e.name for e in os.scandir(folder) if e.is_dir() and NAME.match(e.name)] if folder.is_dir() else []
+        names = [e.name for e in os.scandir(folder) if e.is_dir() and _is_name(e.name)] if folder.is_dir() else []
         return sorted(names)
 
     def running(self) -> list[str]:
@@ -114,9 +125,9 @@ class Workspace:
 
     def version(self, reference: str) -> Version:
         """The version called `PROJECT/V_0`, `V_0`, or by its name within the current project."""
-        project_name, _, wanted = reference.strip().rpartition("/")
+        project_name, _, wanted = unicodedata.normalize("NFC", reference.strip()).rpartition("/")
         project = self.project(project_name or None)
-        if VERSION_ID.match(wanted.upper()):
+        if VERSION_ID.fullmatch(wanted.upper()):
             version = Version(project, wanted.upper())
             if version.path.is_dir():
                 return version
@@ -130,8 +141,15 @@ class Workspace:
                     code="AMBIGUOUS",
                     hint="Use " + " or ".join(v.id for v in named),
                 )
-        hint = "`dojang list` shows them all." if project.path.is_dir() else "`dojang list` shows the current project."
-        raise NotFound(f"There is no version “{wanted}” in project {project.name}.", hint=hint)
+        raise NotFound(f"There is no version “{wanted}” in project {project.name}.", hint=self._where(project, wanted))
+
+    def _where(self, project: Project, wanted: str) -> str:
+        """Where a version may be that is not in `project`."""
+        if any((t.project, t.version) == (project.name, wanted.upper()) for t in self.trash()):
+            return f"It is in the trash: dojang restore {project.name}/{wanted.upper()}"
+        if not project.path.is_dir():
+            return f"There is no such project. There are: {', '.join(self.projects()) or 'none yet'}."
+        return f"`dojang list --project {shlex.quote(project.name)}` shows them all."
 
     def trash(self) -> list[Trashed]:
         """Deleted versions, newest first."""
@@ -139,9 +157,9 @@ class Workspace:
         for entry in os.scandir(self.path / "trash") if (self.path / "trash").is_dir() else ():
             try:
                 data = files.read_toml(Path(entry.path) / "trash.toml")
-                found.append(
-                    Trashed(self, Path(entry.path), str(data["project"]), str(data["version"]), str(data["deleted"]))
-                )
+                project, version = clean_name(str(data["project"])), str(data["version"])
+                if VERSION_ID.fullmatch(version):
+                    found.append(Trashed(self, Path(entry.path), project, version, str(data["deleted"])))
             except (OSError, DojangError, KeyError):
                 continue
         return sorted(found, key=lambda t: t.deleted, reverse=True)
@@ -161,7 +179,7 @@ class Project:
     def versions(self) -> list[Version]:
         """Newest first."""
         try:
-            names = [e.name for e in os.scandir(self.path) if VERSION_ID.match(e.name)]
+            names = [e.name for e in os.scandir(self.path) if VERSION_ID.fullmatch(e.name) and e.is_dir()]
         except FileNotFoundError:
             return []
         return [Version(self, n) for n in sorted(names, key=lambda n: -int(n[2:]))]
@@ -266,16 +284,25 @@ class Version:
         return parse(self.spec_data())
 
     def label_data(self) -> dict[str, Any]:
+        """Name, tags, memo and when it was created; what cannot be read is left out."""
         try:
-            return files.read_toml(self.path / "version.toml")
-        except (FileNotFoundError, DojangError):
+            data = files.read_toml(self.path / "version.toml")
+        except (OSError, DojangError):
             return {}
+        if not isinstance(data.get("tags", []), list):
+            del data["tags"]
+        return data
 
     def relabel(self, **changes: Any) -> Label:
-        """Change name, tags or memo; checked as a whole first. Raises Invalid."""
+        """Change name, tags or memo; checked as a whole first. Raises Invalid, or DojangError where the file is broken."""
         from engine.spec import parse_label
 
-        data = self.label_data()
+        if str(changes.get("name", "")).strip().upper() == self.id:
+            changes["name"] = ""
+        try:
+            data = files.read_toml(self.path / "version.toml")
+        except FileNotFoundError:
+            data = {}
         kept: dict[str, Any] = {k: data[k] for k in ("name", "tags", "memo") if k in data}
         label = parse_label({**kept, **changes})
         files.write_toml(self.path / "version.toml", {**data, **label.model_dump(), "tags": list(label.tags)})
@@ -324,9 +351,8 @@ class Version:
     def exit_reason(self) -> str:
         """What the supervisor saw when the worker ended, in words; empty while unknown."""
         try:
-            data = json.loads(self.exit_record.read_text())
-            return str(data.get("reason", ""))
-        except (OSError, ValueError):
+            return str(json.loads(self.exit_record.read_bytes())["reason"])
+        except (OSError, ValueError, KeyError, TypeError):
             return ""
 
     def summary(self) -> dict[str, Any]:
@@ -347,6 +373,7 @@ class Version:
         try:
             self.path.rename(bin_)
         except OSError as e:
+            (self.path / "trash.toml").unlink(missing_ok=True)
             raise files.disk_error(e, self.path) from e
         return Trashed(self.workspace, bin_, self.project.name, self.id, deleted)
 
@@ -367,8 +394,11 @@ class Trashed:
         target = project.path / self.version
         if target.exists():
             target = project.path / f"V_{project.next_id()}"
-        self.path.rename(target)
-        (target / "trash.toml").unlink(missing_ok=True)
+        try:
+            self.path.rename(target)
+            (target / "trash.toml").unlink(missing_ok=True)
+        except OSError as e:
+            raise files.disk_error(e, self.path) from e
         return Version(project, target.name)
 
 
@@ -410,7 +440,7 @@ def summaries(versions: list[Version], folds: Folds | None = None) -> list[dict[
     cache, rows, changed = _read_cache(cache_file), [], False
     for version in versions:
         signature, known = _signature(version), cache.get(version.reference)
-        if isinstance(known, dict) and known.get("signature") == signature:
+        if isinstance(known, dict) and known.get("signature") == signature and isinstance(known.get("row"), dict):
             row = known["row"]
         else:
             row = _fold(version, folds.of(version) if folds else version.progress())
@@ -426,6 +456,9 @@ def summaries(versions: list[Version], folds: Folds | None = None) -> list[dict[
     return rows
 
 
+ROW_FORMAT = 1  # of a cached row; raise it with every change to what `_fold` returns
+
+
 def _read_cache(path: Path) -> dict[str, Any]:
     try:
         data = json.loads(path.read_bytes())
@@ -435,7 +468,7 @@ def _read_cache(path: Path) -> dict[str, Any]:
 
 
 def _signature(version: Version) -> list[int]:
-    found: list[int] = []
+    found = [ROW_FORMAT]
     for path in (version.events, version.path / "version.toml"):
         try:
             stat = path.stat()
@@ -472,7 +505,7 @@ def _fold(version: Version, progress: Progress) -> dict[str, Any]:
         "attempt_started": progress.attempt_started,
         "fraction": round(progress.fraction, 4),
         "epochs_done": progress.epochs_done,
-        "epochs": progress.epochs_total or int(spec.get("epochs") or 0),
+        "epochs": progress.epochs_total or int(number(spec.get("epochs")) or 0),
         "metrics": progress.metrics(),
         "split": "val",
         "test_metrics": (progress.results.get("test") or {}).get("metrics"),
@@ -517,5 +550,13 @@ def lost_error(version: Version) -> dict[str, str]:
 
 
 def show(version: Version) -> dict[str, Any]:
-    """`dojang show`: the summary with the whole spec."""
-    return {**version.summary(), "spec": version.spec_data()}
+    """`dojang show`: the summary with the whole spec, empty where that cannot be read: `error` says why."""
+    row = version.summary()
+    try:
+        return {**row, "spec": version.spec_data()}
+    except FileNotFoundError:
+        problem = DojangError(f"{version.path / 'spec.toml'} is gone.", code="BAD_FILE")
+    except DojangError as e:
+        problem = e
+    error = {"code": problem.code, "message": problem.message, "hint": problem.hint}
+    return {**row, "spec": {}, "error": row["error"] or error}

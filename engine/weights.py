@@ -84,6 +84,7 @@ def fetch(model: Model, workspace: Workspace, tick: Tick) -> Path | None:
         if not _download(url, part, tick):
             return None
     except urllib.error.HTTPError as e:
+        e.close()
         raise missing(model, workspace, f"{url} answered {e.code} ({e.reason}).") from e
     except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError, ValueError) as e:
         reason = getattr(e, "reason", None) or e
@@ -109,6 +110,7 @@ def _download(url: str, part: Path, tick: Tick) -> bool:
     except urllib.error.HTTPError as e:
         if e.code != 416 or not had:
             raise
+        e.close()
         part.unlink()  # it has at least as many bytes as the whole: not a beginning of it
         return _download(url, part, tick)
     with answer:

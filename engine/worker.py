@@ -92,7 +92,7 @@ def _identity(attempt: int) -> dict[str, object]:
     from importlib.metadata import version as package_version
 
     found = {"python": platform.python_version()}
-    for name in ("dojang", "torch", "ultralytics"):
+    for name in ("dojang", "torch", "ultralytics", "effdet"):
         try:
             found[name] = package_version(name)
         except PackageNotFoundError:

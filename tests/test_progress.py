@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,50 @@ def test_a_resumed_run_has_no_gap_and_no_double(whole: list[Event], tmp_path: Pa
     assert (p.epochs_done, p.attempt) == (3, 2)
 
 
+@settings(max_examples=60, deadline=None)
+@given(killed_at=st.integers(0, 20), data=st.data())
+def test_wherever_it_is_killed_and_resumed_the_curves_are_whole(killed_at: int, data: st.DataObject) -> None:
+    """The second attempt goes on after step `saved`: as if nothing had happened, whatever was logged in between."""
+    unbroken, per_epoch = list(story(1, 20)), 5
+    saved = data.draw(st.integers(0, killed_at))
+    start = {"kind": "start", "t": 500.0, "attempt": 2, "resumed": {"epoch": saved // per_epoch + 1, "step": saved}}
+    p = fold([*unbroken[:2], *story(1, killed_at), start, *story(saved + 1, 20)])
+    q = fold(unbroken)
+    for name, series in q.step_series.items():
+        assert list(p.step_series[name].xs) == list(series.xs) and list(p.step_series[name].ys) == list(series.ys)
+    for name, series in q.epoch_series.items():
+        assert list(p.epoch_series[name].xs) == list(series.xs) and list(p.epoch_series[name].ys) == list(series.ys)
+    assert (p.step, p.epochs_done, p.best, p.metrics()) == (q.step, q.epochs_done, q.best, q.metrics())
+
+
+def story(first: int, last: int) -> Iterator[Event]:
+    """Steps `first` to `last` of four epochs of five, evaluated after each; the second is the best."""
+    if first == 1:
+        yield {"kind": "start", "t": 0.0, "attempt": 1}
+        yield {"kind": "plan", "t": 0.0, "epochs": 4, "steps_per_epoch": 5}
+    for step in range(first, last + 1):
+        number = (step - 1) // 5 + 1
+        loss = {"box": 1 / step, "cls": 2 / step}
+        yield {
+            "kind": "step",
+            "t": 1.0 * step,
+            "epoch": number,
+            "step": step,
+            "i": (step - 1) % 5 + 1,
+            "loss": loss,
+            "lr": 0.1,
+        }
+        if step % 5 == 0:
+            found = logs.metrics([0.1, 0.5, 0.4, 0.3][number - 1])
+            yield {"kind": "epoch", "t": 1.0 * step, "epoch": number, "metrics": found, "best": number < 3, "lr": 0.1}
+
+
+def test_the_best_is_forgotten_when_it_is_cut_away() -> None:
+    start = {"kind": "start", "t": 500.0, "attempt": 2, "resumed": {"epoch": 2, "step": 8}}
+    p = fold([*story(1, 14), start])
+    assert p.best and p.best["epoch"] == 1 and p.metrics()["map50"] == 0.1
+
+
 def test_a_resume_at_an_epochs_end_keeps_that_epoch(whole: list[Event], tmp_path: Path) -> None:
     """A state saved after epoch 2 says: epoch 3, step 10."""
     with EventLog(tmp_path / "again") as log:
@@ -106,19 +151,30 @@ def test_remaining_follows_the_pace_and_counts_down() -> None:
     assert fold(events[:4]).remaining() is None
 
 
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"kind": "step", "epoch": 1, "step": 9, "i": 4},
+        {"kind": "step", "epoch": 1, "step": float("inf"), "i": 4, "loss": {}},
+        {"kind": "step", "epoch": 1, "step": 9, "i": 4, "loss": 3},
+        {"kind": "epoch", "metrics": {}},
+        {"kind": "plan", "epochs": "many", "steps_per_epoch": 5},
+        {"kind": "start", "attempt": 2, "t": 9.0, "resumed": [1, 2]},
+        {"kind": "unheard of"},
+    ],
+)
+def test_a_malformed_event_changes_no_curve(broken: Event) -> None:
+    events = list(story(1, 8))
+    p, q = fold([*events[:8], broken, *events[8:]]), fold(events)
+    assert list(p.step_series["box"].xs) == list(q.step_series["box"].xs)
+    assert (p.step, p.epochs_done, p.epochs_total, p.metrics()) == (q.step, q.epochs_done, q.epochs_total, q.metrics())
+
+
 @settings(max_examples=40, deadline=None)
 @given(data=st.data())
-def test_the_fold_does_not_depend_on_how_the_log_is_cut(
-    data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    path = tmp_path_factory.mktemp("log") / "e"
-    with EventLog(path) as log:
-        logs.begin(log)
-        logs.steps(log, 1, 12)
-        logs.epoch(log, 1, 0.5)
-        logs.begin(log, attempt=2, resumed={"epoch": 2, "step": 7})
-        logs.steps(log, 8, 9)
-    events = read_all(path)
+def test_the_fold_does_not_depend_on_how_the_log_is_cut(data: st.DataObject) -> None:
+    again = {"kind": "start", "t": 500.0, "attempt": 2, "resumed": {"epoch": 2, "step": 7}}
+    events = [*story(1, 12), again, *story(8, 16)]
     p, rest = Progress(), events
     while rest:
         n = data.draw(st.integers(1, len(rest)))

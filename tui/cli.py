@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from engine.errors import DojangError, Invalid
 
@@ -21,36 +22,71 @@ EXIT = {
     "DISK_FULL": 5,
     "READ_ONLY": 5,
     "WRITE_FAILED": 5,
+    "UNREADABLE": 5,
 }
+TITLES = {"BAD_SPEC": "this cannot be trained yet:", "BAD_LABEL": "this cannot be kept:"}
 EPILOG = """exit codes: 0 fine · 1 the training failed, stopped or was lost · 2 bad input · 3 not found ·
-4 not possible in its present state · 5 the workspace cannot be written · 130 interrupted
+4 not possible in its present state · 5 a file cannot be written or read · 130 interrupted
 A version is named PROJECT/V_0, V_0 in the current project, or by its own name."""
 
 
 def main(argv: list[str] | None = None) -> int:
     """Entry point. Errors for the person go to stderr, with `--json` as one JSON object."""
-    arguments = parser().parse_args(argv)
+    argv = sys.argv[1:] if argv is None else argv
+    as_json = "--json" in argv
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that is not UTF-8 gets question marks, not a traceback
     try:
-        return int(arguments.run(arguments) or 0)
+        arguments = parser().parse_args(argv, argparse.Namespace(json=False))
+        code = int(arguments.run(arguments) or 0)
+        sys.stdout.flush()
+        return code
     except DojangError as e:
-        return _complain(e, getattr(arguments, "json", False))
+        return complain(e, as_json)
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # `dojang list | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as e:
+        where = f"{os.fsdecode(e.filename)}: " if isinstance(e.filename, (str, bytes)) else ""
+        return complain(DojangError(f"{where}{e.strerror or e}.", code="UNREADABLE"), as_json)
 
 
-def _complain(e: DojangError, as_json: bool) -> int:
+def complain(e: DojangError, as_json: bool) -> int:
+    """Tell an error on stderr; the exit code that belongs to it."""
     problems = [{"field": p.field, "message": p.message} for p in e.problems] if isinstance(e, Invalid) else []
     if as_json:
         error = {"code": e.code, "message": e.message, "hint": e.hint, "problems": problems}
         sys.stderr.write(json.dumps({"error": error}, ensure_ascii=False) + "\n")
-    else:
-        sys.stderr.write(f"dojang: {e}\n" if not problems else "dojang: this cannot be trained yet:\n")
-        for p in problems:
-            sys.stderr.write(f"  {p['field']}: {p['message']}\n")
+        return EXIT.get(e.code, 2)
+    from tui.words import clean
+
+    lines = [f"  {p['field']}: {p['message']}" for p in problems] if problems else str(e).splitlines()
+    lines = (
+        [f"dojang: {TITLES.get(e.code, 'this is not right:')}", *lines]
+        if problems
+        else [f"dojang: {lines[0]}", *lines[1:]]
+    )
+    sys.stderr.write("".join(f"{clean(line)}\n" for line in lines))
     return EXIT.get(e.code, 2)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Wrong usage is an error like any other: told in the same form, as JSON where that was asked for."""
+
+    def error(self, message: str) -> NoReturn:
+        given, _, choices = message.partition(": invalid choice: ")[2].partition(" (choose from ")
+        name = given.strip("'")
+        if choices:
+            import difflib
+            import re
+
+            close = difflib.get_close_matches(name, re.findall(r"[\w-]+", choices), 1)
+            message = f"{name} is not a command." + (f" Did you mean {close[0]}?" if close else "")
+        hint = f"{self.format_usage().strip()}\nMore: {self.prog} --help"
+        raise DojangError(f"{message[:1].upper()}{message[1:].removesuffix('.')}.", code="USAGE", hint=hint)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -63,13 +99,13 @@ def parser() -> argparse.ArgumentParser:
         help="folder that holds everything (else DOJANG_WORKSPACE)",
     )
     for_scripts = argparse.ArgumentParser(add_help=False, parents=[everywhere])
-    for_scripts.add_argument("--json", action="store_true", help="print JSON")
-    top = argparse.ArgumentParser(
+    for_scripts.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print JSON")
+    top = _Parser(
         prog="dojang",
         description="A terminal studio that trains, watches and compares vision models.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        parents=[everywhere],
+        parents=[for_scripts],
     )
     top.add_argument("--version", action=_Version)
     top.add_argument("--no-mouse", action="store_true", help="leave the mouse to the terminal")
@@ -90,11 +126,14 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _dataset_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
-    group = commands.add_parser("dataset", help="add, list, show or remove data sets", description="Data sets.")
+    group = commands.add_parser(
+        "dataset", help="add, list, show or remove data sets", description="Data sets.", parents=[shared]
+    )
     actions = group.add_subparsers(title="actions", metavar="ACTION", required=True)
     add = actions.add_parser("add", help="register a folder; it is only ever read", parents=[shared])
-    add.add_argument("path", help="folder in Pascal VOC form, or with a data.yaml, or the data.yaml itself")
+    add.add_argument("path", help="folder of images and labels, or the data.yaml, COCO JSON or CSV that describes it")
     add.add_argument("--name", help="name to register it under (default: the folder's)")
+    add.add_argument("--format", metavar="F", help="yolo, voc, coco, labelme, imagefolder or csv (default: found out)")
     add.add_argument(
         "--split", default="80/10/10", metavar="T/V/T", help="shares of train/val/test where the set has none"
     )
@@ -160,7 +199,9 @@ def _other_commands(
     command("models", "every model that can be trained", "models")
     command("schema", "JSON Schema of the spec", "schema")
     command("server", "this machine: processor, memory, disk, GPUs and who uses them", "server")
-    group = commands.add_parser("project", help="list projects or choose the current one", description="Projects.")
+    group = commands.add_parser(
+        "project", help="list projects or choose the current one", description="Projects.", parents=[shared]
+    )
     actions = group.add_subparsers(title="actions", metavar="ACTION", required=True)
     actions.add_parser("list", help="all projects", parents=[shared]).set_defaults(run=_lazily("project_list"))
     use = actions.add_parser("use", help="make a project the current one; made if need be", parents=[shared])
@@ -194,14 +235,25 @@ def _lazily(handler: str) -> Callable[[argparse.Namespace], int]:
 def workspace_path(arguments: argparse.Namespace) -> Path:
     """`--workspace`, else `DOJANG_WORKSPACE`, else the user's data folder."""
     given = getattr(arguments, "workspace", None)
-    if given:
-        return Path(given).expanduser()
-    from engine.versions import default_workspace
+    if given == "":
+        raise DojangError("--workspace names no folder.", code="BAD_VALUE", hint="Is a variable empty?")
+    try:
+        if given:
+            return Path(given).expanduser().absolute()
+        from engine.versions import default_workspace
 
-    return default_workspace()
+        return default_workspace().absolute()
+    except RuntimeError as e:  # ~nobody
+        raise DojangError(f"The workspace has no home: {e}", code="BAD_VALUE", hint="Give --workspace DIR.") from e
+    except FileNotFoundError as e:
+        raise DojangError(
+            "This folder is gone, so no path can start here.", code="BAD_VALUE", hint="cd elsewhere."
+        ) from e
 
 
 def _app(arguments: argparse.Namespace) -> int:
+    if arguments.json:
+        raise DojangError("--json goes with a command.", code="USAGE", hint="dojang --help lists them.")
     from tui.start import open_app
 
     return open_app(workspace_path(arguments), theme=arguments.theme, mouse=not arguments.no_mouse)

@@ -6,14 +6,15 @@ import argparse
 import json
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from engine import versions
+from engine import events, versions
 from engine.errors import DojangError, Invalid, NotFound, Problem
 from engine.versions import Version, Workspace
 from tui import words
-from tui.cli import workspace_path
+from tui.cli import complain, workspace_path
 
 Arguments = argparse.Namespace
 
@@ -27,13 +28,14 @@ def _out(text: str = "") -> None:
 
 
 def _json(value: Any) -> None:
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2, default=str) + "\n")
+    sys.stdout.write(json.dumps(events.finite(value), ensure_ascii=False, indent=2, default=str) + "\n")
 
 
 def _table(titles: list[str], rows: list[list[str]], right: frozenset[int] = frozenset()) -> None:
     """Columns as wide as their widest cell, in terminal cells; `right` are aligned right."""
     from rich.cells import cell_len
 
+    rows = [[words.clean(text) for text in row] for row in rows]
     widths = [max(cell_len(r[i]) for r in [titles, *rows]) for i in range(len(titles))]
     for row in [titles, *rows]:
         cells = []
@@ -64,7 +66,13 @@ def dataset_add(a: Arguments) -> None:
             )
 
     found = registry.add(
-        _workspace(a).ensure().path, Path(a.path), a.name, ratios=ratios, seed=a.seed, progress=progress
+        _workspace(a).ensure().path,
+        Path(a.path),
+        a.name,
+        format=a.format,
+        ratios=ratios,
+        seed=a.seed,
+        progress=progress,
     )
     _show_dataset(a, found.name)
 
@@ -147,12 +155,14 @@ def dataset_remove(a: Arguments) -> None:
 def train(a: Arguments) -> int:
     """Start, or with --foreground be, a training."""
     from engine import launch
-    from engine.spec import parse_label
+    from engine.spec import Label, parse_label, problems
 
     workspace = _workspace(a).ensure()
-    data, label, project = _request(a)
-    found = parse_label(label)
-    version = launch.create(workspace, data, found, project)
+    data, label, project, wrong = _request(a)
+    wrong += [*launch.check(workspace, data), *problems(label, Label)]
+    if wrong:
+        raise Invalid(wrong)
+    version = launch.create(workspace, data, parse_label(label), project)
     if a.foreground:
         return _foreground(version, a.json)
     from engine.servers import local
@@ -167,33 +177,39 @@ def train(a: Arguments) -> int:
     return 0
 
 
-def _request(a: Arguments) -> tuple[dict[str, Any], dict[str, Any], str | None]:
-    """Spec, label and project from a spec.toml and the options beside it; options win."""
-    data: dict[str, Any] = {}
-    if a.spec:
-        from engine.files import read_toml
-
-        try:
-            data = read_toml(Path(a.spec))
-        except OSError as e:
-            raise DojangError(
-                f"{a.spec} cannot be read: {e.strerror}.", code="BAD_SPEC", hint="Give the path of a spec.toml."
-            ) from e
-    table = data.pop("version", {})
-    label = dict(table) if isinstance(table, dict) else {}
-    project = label.pop("project", None)
+def _request(a: Arguments) -> tuple[dict[str, Any], dict[str, Any], str | None, list[Problem]]:
+    """Spec, label and project from a spec.toml and the options beside it, which win; and what is wrong with them."""
+    data = _spec_file(a.spec) if a.spec else {}
     wrong = []
+    label = data.pop("version", {})
+    if not isinstance(label, dict):
+        wrong.append(Problem("version", "must be a table, [version], with name, tags and memo"))
+        label = {}
     for assignment in a.set:
         key, sign, value = assignment.partition("=")
-        if not sign:
+        if sign:
+            data[key.strip()] = None if value.strip().lower() in ("", "none") else value.strip()
+        else:
             wrong.append(Problem("--set", f"“{assignment}” is not KEY=VALUE"))
-            continue
-        data[key.strip()] = None if value.strip().lower() in ("", "none") else value.strip()
-    if wrong:
-        raise Invalid(wrong)
     data.update({k: v for k, v in (("dataset", a.dataset), ("model", a.model)) if v})
     label.update({k: v for k, v in (("name", a.name), ("tags", a.tag), ("memo", a.memo)) if v})
-    return data, label, a.project or project
+    given = label.pop("project", None)
+    project = a.project or (None if given is None else str(given))
+    try:
+        project = project and versions.clean_name(project, "project name")
+    except DojangError as e:
+        wrong.append(Problem("project", f"{e.message} {e.hint}"))
+    return data, label, project, wrong
+
+
+def _spec_file(path: str) -> dict[str, Any]:
+    from engine.files import read_toml
+
+    try:
+        return read_toml(Path(path))
+    except OSError as e:
+        hint = "Give the path of a spec.toml, or use --dataset and --model."
+        raise DojangError(f"{path} cannot be read: {e.strerror}.", code="BAD_SPEC", hint=hint) from e
 
 
 def _foreground(version: Version, as_json: bool) -> int:
@@ -204,8 +220,15 @@ def _foreground(version: Version, as_json: bool) -> int:
     from engine.servers import local
 
     lock = local.hold(version)
-    done = threading.Event()
-    printer = threading.Thread(target=_print_until, args=(version, done, as_json), daemon=True)
+    done, teller = threading.Event(), _Teller(version, as_json)
+
+    def tell() -> None:
+        with suppress(OSError):  # nobody reads any more: the training goes on
+            while not done.wait(0.2):
+                teller.catch_up()
+            teller.catch_up()
+
+    printer = threading.Thread(target=tell, daemon=True)
     printer.start()
     try:
         worker.run_in_terminal(version.path)
@@ -213,7 +236,7 @@ def _foreground(version: Version, as_json: bool) -> int:
         done.set()
         printer.join()
         lock.close()
-    return _verdict(version)
+    return _verdict(version, as_json)
 
 
 def follow(a: Arguments) -> int:
@@ -222,48 +245,57 @@ def follow(a: Arguments) -> int:
 
 def follow_version(version: Version, as_json: bool) -> int:
     """Print events as they come until the run is over."""
-    import threading
-
-    done = threading.Event()
-    printer = threading.Thread(target=_print_until, args=(version, done, as_json), daemon=True)
-    printer.start()
+    teller = _Teller(version, as_json)
     try:
-        while version.alive():
+        while True:
+            goes_on = version.alive()  # asked before reading, so that the last words are read too
+            teller.catch_up()
+            if not goes_on:
+                return _verdict(version, as_json)
             time.sleep(0.2)
-    finally:
-        done.set()
-        printer.join()
-    return _verdict(version)
+    except KeyboardInterrupt:
+        if version.alive() and not as_json:
+            sys.stderr.write(f"\n{version.reference} goes on training. End it: dojang stop {version.reference}\n")
+        return 130
 
 
-def _print_until(version: Version, done: Any, as_json: bool) -> None:
-    """Every event as a JSON line, or what a person wants to read of it."""
-    from engine import events
-    from tui.lines import Lines
+class _Teller:
+    """Prints what is new in a log: every event as a JSON line, or what a person wants to read of it."""
 
-    offset, lines = 0, Lines()
-    while True:
-        over = done.is_set()
-        batch, new = events.follow(version.events, offset)
-        for event in batch:
-            if as_json:
-                _out(json.dumps(event, ensure_ascii=False))
-            else:
-                for line in lines.of(event):
-                    _out(words.clean(line))
+    def __init__(self, version: Version, as_json: bool) -> None:
+        from tui.lines import Lines
+
+        self._path, self._as_json = version.events, as_json
+        self._offset, self._lines = 0, Lines()
+
+    def catch_up(self) -> None:
+        while True:
+            batch, new = events.follow(self._path, self._offset)
+            for event in batch:
+                if self._as_json:
+                    _out(json.dumps(events.finite(event), ensure_ascii=False))
+                else:
+                    for line in self._lines.of(event):
+                        _out(words.clean(line))
+            if new == self._offset:
+                break
+            self._offset = new
         sys.stdout.flush()
-        if over and new == offset:
-            return
-        offset = new
-        if not batch:
-            done.wait(0.2)
 
 
-def _verdict(version: Version) -> int:
+def _verdict(version: Version, as_json: bool) -> int:
+    """0 when it is done; else 1, with what happened and what to do."""
     row = version.summary()
-    if row["state"] != "done" and row["error"]:
-        sys.stderr.write(f"dojang: {row['error']['message']}\n{row['error']['hint']}\n")
-    return 0 if row["state"] == "done" else 1
+    if row["state"] == "done":
+        return 0
+    hint = {"stopped": "Go on", "draft": "Start it"}.get(row["state"], "Try again")
+    error = row["error"] or {
+        "code": row["state"].upper(),
+        "message": f"{version.reference} is {row['state']}.",
+        "hint": f"{hint}: dojang resume {version.reference}",
+    }
+    complain(DojangError(error["message"], code=error["code"], hint=error["hint"]), as_json)
+    return 1
 
 
 def stop(a: Arguments) -> int:
@@ -299,7 +331,10 @@ def resume(a: Arguments) -> None:
 
 def list_versions(a: Arguments) -> None:
     workspace = _workspace(a)
-    names = workspace.projects() if a.all else [a.project or workspace.current_project]
+    names = workspace.projects() if a.all else [versions.clean_name(a.project or workspace.current_project)]
+    if a.project and not a.all and names[0] not in workspace.projects():
+        there = ", ".join(workspace.projects()) or "none yet"
+        raise NotFound(f"There is no project “{names[0]}”.", hint=f"There are: {there}.")
     found = [v for name in names for v in workspace.project(name).versions()]
     rows = versions.summaries(found)
     if a.json:
@@ -345,14 +380,16 @@ def rename(a: Arguments) -> None:
     version = _workspace(a).version(a.version)
     label = version.relabel(name=a.name)
     return (
-        _json({"version": version.id, "name": label.name})
+        _json({"version": version.id, "name": label.name or version.id})
         if a.json
-        else _out(f"{version.reference} is called “{label.name}”.")
+        else _out(f"{version.reference} is called “{label.name or version.id}”.")
     )
 
 
 def edit(a: Arguments) -> None:
     version = _workspace(a).version(a.version)
+    if a.tags is None and a.memo is None:
+        raise DojangError("There is nothing to change.", code="BAD_VALUE", hint="Give --tags or --memo.")
     changes = {k: v for k, v in (("tags", a.tags), ("memo", a.memo)) if v is not None}
     label = version.relabel(**changes)
     if a.json:
@@ -455,6 +492,8 @@ def project_list(a: Arguments) -> None:
     ]
     if a.json:
         return _json(rows)
+    if not rows:
+        return _out("No project yet. The first training makes one.")
     return _table(
         ["project", "versions"],
         [[f"{r['project']}{' *' if r['current'] else ''}", str(r["versions"])] for r in rows],

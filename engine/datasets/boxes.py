@@ -12,14 +12,14 @@ What pixels cannot say is a box that leaves its image, which YOLO allows: reader
 from __future__ import annotations
 
 from collections.abc import Sequence
-from decimal import Decimal, InvalidOperation, localcontext
+from decimal import Context, Decimal, InvalidOperation
 
 from engine.datasets.formats import Defect, Labels
 from engine.datasets.model import Box
 
 SLACK = 1  # pixels beyond the frame that are a matter of counting from 0 or from 1
-PLACES = (0, 1, 2, 3, 4, 5, 6, 8, 10, 12, 14, 16, 18, 20)  # decimals tried, until they read back as the same box
-PRECISION = 60  # digits: a double times a width has no more than that
+PLACES = (0, 1, 2, 3, 4, 5, 6, 8, 10, 12, 14, 16, 18, 20, 24, 30, 40)  # decimals tried, until they read back the same
+EXACT = Context(prec=60)  # digits: a double times a width has no more than that
 
 Corners = Sequence[Decimal | str | int]
 
@@ -71,15 +71,15 @@ def pixels(box: Box, size: tuple[int, int]) -> tuple[tuple[Decimal, Decimal, Dec
 def _part(low: Decimal, high: Decimal, side: int) -> tuple[float, float]:
     """Centre and length as parts of `side`, after cutting off what is beyond 0 and `side`."""
     low, high = max(low, Decimal(0)), min(high, Decimal(side))
-    return float((low + high) / (2 * side)), float((high - low) / side)
+    twice, across = EXACT.add(low, high), EXACT.subtract(high, low)
+    return float(EXACT.divide(twice, Decimal(2 * side))), float(EXACT.divide(across, Decimal(side)))
 
 
 def _edges(centre: float, length: float, side: int) -> tuple[Decimal, Decimal, bool]:
     """The shortest decimals, inside 0 and `side`, whose `_part` is (centre, length); the closest where there are none."""
-    with localcontext() as context:
-        context.prec = PRECISION
-        middle, half = Decimal(centre) * side, Decimal(length) * side / 2
-        low, high = max(middle - half, Decimal(0)), min(middle + half, Decimal(side))
+    twice, across = (EXACT.multiply(Decimal(part), Decimal(side)) for part in (2 * centre, length))
+    low = max(EXACT.divide(EXACT.subtract(twice, across), Decimal(2)), Decimal(0))
+    high = min(EXACT.divide(EXACT.add(twice, across), Decimal(2)), Decimal(side))
     for places in PLACES:
         start, end = _plain(low, places), _plain(high, places)
         if _part(start, end, side) == (centre, length):

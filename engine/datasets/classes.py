@@ -11,14 +11,18 @@ from engine.datasets.files import Unreadable, is_file, read_text, relative
 from engine.datasets.model import Finding
 
 LONGEST = 200  # characters
+NO_CHARACTER = {"\ufffe", "\uffff"}  # XML has no way to write them
+NO_CLASS = ("__ignore__", "_background_")  # labelme's
 LISTS = ("classes.txt", "labels.txt")
 LIST_LIMIT = 4 << 20  # bytes
 
 
 def clean_class(name: str) -> str | None:
-    """The composed, trimmed name; None if it is empty, too long or holds control characters."""
+    """The composed, trimmed name; None if it is empty, too long or holds what no text may hold."""
     text = unicodedata.normalize("NFC", name).strip()
     if not text or len(text) > LONGEST or any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in text):
+        return None
+    if not NO_CHARACTER.isdisjoint(text):
         return None
     return text
 
@@ -40,7 +44,7 @@ def in_number(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def listed_classes(root: Path, findings: list[Finding]) -> tuple[str, ...]:
-    """The class names that a list in the dataset's folder gives, one a line; labelme's `__ignore__` and such are none."""
+    """The class names that a list in the dataset's folder gives, one a line."""
     path = next((root / name for name in LISTS if is_file(root / name)), None)
     if path is None:
         return ()
@@ -49,5 +53,5 @@ def listed_classes(root: Path, findings: list[Finding]) -> tuple[str, ...]:
     except Unreadable as e:
         findings.append(Finding("warning", e.code, e.message, relative(path, root)))
         return ()
-    names = (clean_class(line) for line in lines if not line.startswith("_"))
+    names = (clean_class(line) for line in lines if line.strip() not in NO_CLASS)
     return tuple(dict.fromkeys(name for name in names if name))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import stat
+from contextlib import nullcontext
 from pathlib import Path, PurePath
+from threading import Lock
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -14,6 +16,9 @@ SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 # Decoders that may be tried; JPEG's also opens MPO. Naming them keeps what pretends to be an image away from the others.
 FORMATS = ("JPEG", "PNG", "BMP", "DIB", "WEBP", "TIFF")
 SMALLEST = 10  # pixels a side; what ultralytics accepts
+FOREIGN = ("zstd", "webp", "lzma")  # compressions of TIFF that OpenCV is built without
+MANY = 20_000_000  # pixels of an image that is decoded alone
+LARGE = Lock()
 LARGEST = 178_956_970  # pixels in all; where Pillow stops believing that it is not a decompression bomb
 
 
@@ -79,6 +84,12 @@ def _open(path: str) -> tuple[int, int, tuple[str, str] | None]:
         raise BadImage("corrupt_image", f"The image is damaged: {str(e)[:120] or type(e).__name__}.") from e
 
 
+def _load(image: Image) -> None:
+    """Decode the pixels; large images one at a time, or a handful of them would fill the memory."""
+    with LARGE if image.width * image.height > MANY else nullcontext():
+        image.load()
+
+
 def _turned(image: Image) -> tuple[int, int]:
     """Width and height after the EXIF rotation, as OpenCV and ultralytics decode them. Pillow turns TIFF by itself."""
     width, height = image.size
@@ -96,12 +107,15 @@ def _check(image: Image, path: str) -> tuple[str, str] | None:
     if image.format == "PNG":
         image.verify()
     elif image.format in ("BMP", "DIB", "TIFF"):
-        image.load()
+        if image.mode in ("I", "F") or image.info.get("compression") in FOREIGN:
+            what = "32 bits a channel" if image.mode in ("I", "F") else f"{image.info['compression']} compression"
+            raise BadImage("unsupported_image", f"The image has {what}, which OpenCV does not decode.")
+        _load(image)
     elif image.format in ("JPEG", "MPO"):
         with Path(path).open("rb") as f:
             f.seek(-2, os.SEEK_END)
             whole = f.read() == b"\xff\xd9"
         if not whole:
-            image.load()
+            _load(image)
             return "odd_end", "The JPEG does not end as one should, but decodes; it is used as it is."
     return None

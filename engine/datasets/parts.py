@@ -32,9 +32,7 @@ def split_of(name: str, alone: bool = True) -> Split | None:
 
 def _bare(word: str) -> str:
     """`trainingset` without its `set`."""
-    return next(
-        (word.removesuffix(end) for end in ENDS if word.removesuffix(end) in SPELLINGS), word
-    )
+    return next((word.removesuffix(end) for end in ENDS if word.removesuffix(end) in SPELLINGS), word)
 
 
 def split_above(path: str, root: Path) -> Split | None:

@@ -69,7 +69,9 @@ def tables(path: Path) -> list[Path]:
             return [path] if path.suffix.lower() in SUFFIX and _columns_of(path) else []
         except Unreadable as e:
             raise DojangError(f"{path}: {e.message}", code="BAD_TABLE", hint=HINT) from e
-    found = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIX and not p.name.startswith(".") and is_file(p))
+    found = sorted(
+        p for p in path.iterdir() if p.suffix.lower() in SUFFIX and not p.name.startswith(".") and is_file(p)
+    )
     return [p for p in found if _is_table(p)]
 
 

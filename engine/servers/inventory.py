@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+import signal
 import socket
 import subprocess
+import threading
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -88,16 +90,35 @@ def gpus_now() -> tuple[tuple[Gpu, ...], str]:
             f"nvidia-smi did not answer within {TIMEOUT:.0f} s: the driver hangs; a restart of the machine helps.",
         )
     except subprocess.CalledProcessError as e:
-        return (), _driver_fault((e.stdout or "") + (e.stderr or ""))
+        return (), _driver_fault(e.stdout or "")
+    except OSError as e:
+        return (), f"nvidia-smi cannot be run: {e.strerror}."
     users = _users()
     found = [g for line in out.splitlines() if (g := _gpu(line, users))]
     return tuple(found), "" if found else "The NVIDIA driver answers, but sees no GPU."
 
 
 def _smi(query: str) -> str:
+    """What nvidia-smi prints. A driver that hangs may keep it from dying even when killed: then it is left behind."""
     command = ["nvidia-smi", query, "--format=csv,noheader,nounits"]
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=TIMEOUT, check=True)
-    return done.stdout
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    )
+    try:
+        out, _ = process.communicate(timeout=TIMEOUT)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        threading.Thread(target=process.communicate, daemon=True).start()
+        raise
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command, out)
+    return out
 
 
 def _driver_fault(text: str) -> str:

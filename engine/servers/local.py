@@ -16,6 +16,7 @@ from engine.errors import DojangError
 from engine.versions import Version
 
 START_TIMEOUT = 30.0
+PROBE_SECONDS = 0.3  # longer than anybody holds the lock to see whether it is held
 
 
 def start(version: Version) -> None:
@@ -61,21 +62,29 @@ def hold(version: Version) -> IO[bytes]:
         raise files.disk_error(e, version.path) from e
     try:
         _claim(version, lock.fileno())
+        version.control.unlink(missing_ok=True)
+        version.exit_record.unlink(missing_ok=True)
+    except OSError as e:
+        lock.close()
+        raise files.disk_error(e, version.path) from e
     except DojangError:
         lock.close()
         raise
-    version.control.unlink(missing_ok=True)
-    version.exit_record.unlink(missing_ok=True)
     return lock
 
 
 def _claim(version: Version, lock: int) -> None:
     """Take the run's lock, and date it: whoever reads an older last word in the log knows that it no longer counts."""
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as e:
-        hint = f"Watch it: dojang follow {version.reference}"
-        raise DojangError(f"{version.reference} is running already.", code="RUNNING", hint=hint) from e
+    end = time.monotonic() + PROBE_SECONDS
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError as e:
+            if time.monotonic() > end:
+                hint = f"Watch it: dojang follow {version.reference}"
+                raise DojangError(f"{version.reference} is running already.", code="RUNNING", hint=hint) from e
+            time.sleep(0.01)
     os.ftruncate(lock, 0)
     os.write(lock, f"{os.getpid()} {time.time():.3f}\n".encode())
 

@@ -6,7 +6,13 @@ import multiprocessing
 import os
 import signal
 import sys
-from typing import Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from torch.utils.data import DataLoader, Dataset
+
+if TYPE_CHECKING:
+    import torch
 
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
@@ -14,6 +20,30 @@ PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 def context() -> Any:
     """How processes are started. Forked ones share the labels of a large data set instead of each getting a copy."""
     return multiprocessing.get_context("fork") if sys.platform == "linux" else None
+
+
+def loader(data: Dataset[Any], workers: int, prefetch: int, device: torch.device, **how: Any) -> DataLoader[Any]:
+    """Batches of `data` for `device`, `prefetch` of them ahead in each process; `how` as for torch's own."""
+    return DataLoader(
+        data,
+        num_workers=workers,
+        pin_memory=device.type == "cuda",
+        worker_init_fn=begin,
+        multiprocessing_context=context() if workers else None,
+        prefetch_factor=prefetch if workers else None,
+        persistent_workers=workers > 0,
+        **how,
+    )
+
+
+def end(stream: Any, loaders: Iterable[DataLoader[Any]]) -> None:
+    """End the processes behind an iterator and behind loaders that keep theirs, now.
+
+    Left to the garbage collector, which an exception's traceback delays, each of them takes five seconds to end.
+    """
+    for iterator in (stream, *(loader._iterator for loader in loaders)):
+        if hasattr(iterator, "_shutdown_workers"):
+            iterator._shutdown_workers()
 
 
 def begin(_worker: int) -> None:

@@ -241,7 +241,7 @@ class Loop:
             "scaler": self.scaler.state_dict(),
             "gradients": gradients,
             "epoch_losses": self.epoch_losses,
-            "structure": self.session.structure(),
+            "structure": dict(self.session.structure()),
             "weights_text": self.session.weights_text,
             "spec": self.spec.model_dump(),
             "data_hash": self.session.data_hash,

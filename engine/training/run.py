@@ -174,8 +174,7 @@ def _open_session(
     job: Job, material: Material, precision: Precision, file: Path | None, state: State | None
 ) -> Session:
     """Seed everything, then let the model's kernel build."""
-    from engine.training import randomness
-    from engine.training.kernels.ultralytics import Detector
+    from engine.training import kernels, randomness
 
     spec = job.spec
     seed = spec.seed
@@ -183,7 +182,7 @@ def _open_session(
         seed = randomness.mix(seed, state["position"]["taken"], randomness.RESTART)
     randomness.seed_all(seed)
     scratch = job.version.workspace.cache / "scratch"
-    return Detector(spec, material, precision, scratch, file, state["structure"] if state else None)
+    return kernels.open_session(spec, material, precision, scratch, file, state["structure"] if state else None)
 
 
 def _settle(spec: Spec, session: Session, precision: Precision) -> tuple[Setting, Any]:
@@ -191,11 +190,11 @@ def _settle(spec: Spec, session: Session, precision: Precision) -> tuple[Setting
     from engine.training import optim
     from engine.training.loop import Setting
 
-    images, steps = session.images["train"], session.steps_per_epoch
-    updates = math.ceil(images / max(spec.batch_size, spec.nominal_batch_size)) * spec.epochs
+    images, steps, nominal = session.images["train"], session.steps_per_epoch, spec.settled("nominal_batch_size")
+    updates = math.ceil(images / max(spec.batch_size, nominal)) * spec.epochs
     name, lr, momentum = resolved_optimizer(spec, session.classes, updates)
-    accumulate = max(round(spec.nominal_batch_size / spec.batch_size), 1)
-    decay = spec.weight_decay * spec.batch_size * accumulate / spec.nominal_batch_size
+    accumulate = max(round(nominal / spec.batch_size), 1)
+    decay = spec.weight_decay * spec.batch_size * accumulate / nominal
     optimizer = optim.build(session.model, name, lr, momentum, decay, session.boosted() if name == "MuSGD" else set())
     plan = schedule.Schedule(
         lr=lr,

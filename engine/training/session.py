@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,11 +16,14 @@ Between = Callable[[int, int], bool]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One model on one split. `metrics` and `per_class` as the event log has them; `fitness` chooses the best."""
+    """One model on one split. `metrics` and `per_class` as the event log has them; `fitness` chooses the best.
+
+    Metrics are None where the split has no labels to judge by.
+    """
 
     split: str
     images: int
-    metrics: dict[str, float]
+    metrics: dict[str, float | None]
     per_class: list[dict[str, Any]]
     fitness: float
     losses: dict[str, float]
@@ -52,7 +55,7 @@ class Session(Protocol):
     def boosted(self) -> set[int]:
         """Ids of parameters that MuSGD trains at three times the rate."""
 
-    def structure(self) -> dict[str, int]:
+    def structure(self) -> Mapping[str, float]:
         """What a checkpoint must remember to build the same tensors again."""
 
     def export(self, model: nn.Module, path: Path) -> None:

@@ -79,9 +79,7 @@ def coco(
     names = categories or {1: "cat", 7: "dog"}
     data = {
         "info": {"year": 2024, "contributors": []},
-        "images": [
-            {"id": i, "file_name": name, "width": size[0], "height": size[1]} for i, name in enumerate(images)
-        ],
+        "images": [{"id": i, "file_name": name, "width": size[0], "height": size[1]} for i, name in enumerate(images)],
         "annotations": annotations,
         "categories": [{"id": key, "name": name, "supercategory": ""} for key, name in names.items()],
     }

@@ -132,7 +132,9 @@ def edited(root: Path, **arrays: list[Any]) -> Path:
     """A file of two images with more elements in its arrays."""
     path = coco(root / "labels.json", names(0, 1), folder=root)
     data = json.loads(path.read_text())
-    return put(path, json.dumps({key: value + arrays.get(key, []) if key in arrays else value for key, value in data.items()}))
+    return put(
+        path, json.dumps({key: value + arrays.get(key, []) if key in arrays else value for key, value in data.items()})
+    )
 
 
 def test_crowds_are_left_out_and_said(tmp_path: Path) -> None:
@@ -199,7 +201,9 @@ def test_a_defective_image_is_named(tmp_path: Path, image: Any, code: str, file:
 
 
 def test_an_image_whose_objects_are_all_unreadable_is_no_background(tmp_path: Path) -> None:
-    path = coco(tmp_path / "set/labels.json", {**names(0, 1), "2.jpg": [], "3.jpg": [(1, [1])]}, folder=tmp_path / "set")
+    path = coco(
+        tmp_path / "set/labels.json", {**names(0, 1), "2.jpg": [], "3.jpg": [(1, [1])]}, folder=tmp_path / "set"
+    )
     _, items, _ = add(tmp_path, path)
     assert items["2.jpg"].labelled and not items["3.jpg"].labelled
 

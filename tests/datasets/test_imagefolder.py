@@ -54,13 +54,21 @@ def test_spellings_of_splits(tmp_path: Path, train: str, val: str, test: str) ->
     sizes = {f"{train}/a": 3, f"{train}/b": 2, f"{val}/a": 1, f"{val}/b": 1, f"{test}/a": 1}
     dataset, _, found = add(tmp_path, folders(tmp_path / "set", sizes))
     assert dataset.classes == ("a", "b") and not found
-    assert [c.per_class for c in dataset.counts.per_split.values()] == [{"a": 3, "b": 2}, {"a": 1, "b": 1}, {"a": 1, "b": 0}]
+    assert [c.per_class for c in dataset.counts.per_split.values()] == [
+        {"a": 3, "b": 2},
+        {"a": 1, "b": 1},
+        {"a": 1, "b": 0},
+    ]
 
 
 def test_without_splits_one_is_made_by_class(tmp_path: Path) -> None:
     dataset, _, found = add(tmp_path, folders(tmp_path / "set", {"cat": 50, "dog": 30, "emu": 20}))
     assert (dataset.split_source, dataset.split) == ("made", {"ratios": [80.0, 10.0, 10.0], "seed": 0})
-    assert [list(c.per_class.values()) for c in dataset.counts.per_split.values()] == [[40, 24, 16], [5, 3, 2], [5, 3, 2]]
+    assert [list(c.per_class.values()) for c in dataset.counts.per_split.values()] == [
+        [40, 24, 16],
+        [5, 3, 2],
+        [5, 3, 2],
+    ]
     assert not found
 
 

@@ -7,6 +7,8 @@ import struct
 import zlib
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -75,6 +77,48 @@ def test_a_decompression_bomb_is_refused_by_its_header(tmp_path: Path) -> None:
         b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"0" * 99)) + chunk(b"IEND", b"")
     )
     assert fault(put(tmp_path / "bomb.png", data)) == "large_image"
+
+
+def drawn() -> dict[str, Image.Image]:
+    """One image in each form that files come in."""
+    noise = np.random.default_rng(0).integers(0, 256, (30, 40, 4), dtype=np.uint8)
+    colour, grey = Image.fromarray(noise[..., :3]), Image.fromarray(noise[..., 0])
+    deep = Image.fromarray(noise[..., 0].astype(np.uint16) * 257)
+    return {
+        "grey.jpg": grey, "grey.png": grey, "grey.bmp": grey, "grey.webp": grey, "grey.tif": grey,
+        "alpha.png": Image.fromarray(noise, "RGBA"), "alpha.webp": Image.fromarray(noise, "RGBA"),
+        "alpha.tif": Image.fromarray(noise, "RGBA"), "grey_alpha.png": Image.fromarray(noise[..., :2], "LA"),
+        "palette.png": colour.quantize(16), "bits.png": grey.convert("1"), "bits.tif": grey.convert("1"),
+        "deep.png": deep, "deep.tif": deep, "cmyk.jpg": colour.convert("CMYK"), "cmyk.tif": colour.convert("CMYK"),
+        "ycc.tif": colour.convert("YCbCr"),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", drawn())
+def test_what_is_measured_is_what_opencv_decodes(tmp_path: Path, name: str) -> None:
+    drawn()[name].save(tmp_path / name)
+    height, width, channels = cv2.imread(str(tmp_path / name), cv2.IMREAD_COLOR).shape
+    assert measure(str(tmp_path / name))[:2] == (width, height) == (40, 30) and channels == 3
+
+
+@pytest.mark.parametrize("kind", ["jpg", "png", "webp"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_turned_image_has_the_size_that_opencv_gives_it(tmp_path: Path, kind: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    drawn()["grey.jpg"].save(tmp_path / f"a.{kind}", exif=exif)
+    height, width, _ = cv2.imread(str(tmp_path / f"a.{kind}"), cv2.IMREAD_COLOR).shape
+    assert measure(str(tmp_path / f"a.{kind}"))[:2] == (width, height)
+
+
+def test_what_opencv_does_not_decode_is_refused(tmp_path: Path) -> None:
+    grey = drawn()["grey.tif"]
+    grey.convert("F").save(tmp_path / "float.tif")
+    grey.convert("I").save(tmp_path / "long.tif")
+    grey.save(tmp_path / "zstd.tif", compression="zstd")
+    for name in ("float.tif", "long.tif", "zstd.tif"):
+        assert fault(tmp_path / name) == "unsupported_image"
+        assert cv2.imread(str(tmp_path / name), cv2.IMREAD_COLOR) is None
 
 
 def test_suffixes() -> None:

@@ -38,7 +38,10 @@ def test_a_folder_of_images_and_annotations(tmp_path: Path) -> None:
     dataset, items, found = add(tmp_path, root)
     assert (dataset.format, dataset.task, dataset.classes) == ("labelme", "detect", ("cat", "dog"))
     assert [c.images for c in dataset.counts.per_split.values()] == [8, 1, 1]
-    assert items["0.jpg"].boxes == ((0, 12 / 40, 10.5 / 30, 16 / 40, 15 / 30), (1, 5.25 / 40, 4.625 / 30, 8.5 / 40, 7.25 / 30))
+    assert items["0.jpg"].boxes == (
+        (0, 12 / 40, 10.5 / 30, 16 / 40, 15 / 30),
+        (1, 5.25 / 40, 4.625 / 30, 8.5 / 40, 7.25 / 30),
+    )
     assert not found
 
 

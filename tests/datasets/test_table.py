@@ -48,7 +48,9 @@ def test_path_and_label(tmp_path: Path, header: tuple[str, str] | None, name: st
 
 def test_a_column_says_the_split(tmp_path: Path) -> None:
     parts = ["train"] * 6 + ["valid"] * 2 + ["Testing", ""]
-    path = table(tmp_path / "set/labels.csv", [("image", "split", "label"), *((n, p, c) for (n, c), p in zip(ROWS, parts))])
+    path = table(
+        tmp_path / "set/labels.csv", [("image", "split", "label"), *((n, p, c) for (n, c), p in zip(ROWS, parts, strict=True))]
+    )
     dataset, _, found = add(tmp_path, path)
     assert [c.images for c in dataset.counts.per_split.values()] == [6, 2, 1]
     assert where(found) == {("not_in_split", "9.jpg", None)}
@@ -74,7 +76,9 @@ def test_a_table_for_each_split(tmp_path: Path) -> None:
 
 
 def test_numbers_are_classes_in_their_order(tmp_path: Path) -> None:
-    dataset, _, _ = add(tmp_path, table(tmp_path / "set/labels.csv", [(n, str(i + 1)) for i, (n, _) in enumerate(ROWS)]))
+    dataset, _, _ = add(
+        tmp_path, table(tmp_path / "set/labels.csv", [(n, str(i + 1)) for i, (n, _) in enumerate(ROWS)])
+    )
     assert dataset.classes == tuple(map(str, range(1, 11)))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -57,9 +58,27 @@ def test_a_driver_in_trouble_is_told_in_words(
 
 
 def test_a_driver_that_hangs_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor what it started, which holds its output open."""
+    play(tmp_path, monkeypatch, "#!/bin/sh\nsleep 30; sleep 31")
+    monkeypatch.setattr(inventory, "TIMEOUT", 0.2)
+    began = time.monotonic()
+    assert "did not answer" in inventory.gpus_now()[1]
+    assert time.monotonic() - began < 10
+
+
+def test_a_driver_that_not_even_a_kill_ends_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     play(tmp_path, monkeypatch, "#!/bin/sh\nexec sleep 30")
     monkeypatch.setattr(inventory, "TIMEOUT", 0.2)
-    assert "did not answer" in inventory.gpus_now()[1]
+    killed: list[int] = []
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "killpg", lambda pid, _: killed.append(pid))
+        assert "did not answer" in inventory.gpus_now()[1]
+    os.killpg(killed[0], 9)
+
+
+def test_a_program_that_cannot_run_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    play(tmp_path, monkeypatch, "\x00not a program")
+    assert "cannot be run" in inventory.gpus_now()[1]
 
 
 def test_no_driver_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

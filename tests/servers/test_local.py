@@ -5,22 +5,25 @@ The worker is played by a script; the supervisor, the lock and the launch are th
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
-import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from engine import control
 from engine.errors import DojangError
+from engine.events import read_all
 from engine.servers import local, supervisor
 from engine.versions import Version, Workspace
 from tests import logs
+from tests.played import engine_with, environment, pids, until
 
 SLEEPER = """
 import os, sys, time
@@ -40,44 +43,55 @@ with EventLog(version.events) as log:
 """
 
 
-def until(true: Callable[[], object], seconds: float = 10.0) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "it did not come about"
-        time.sleep(0.01)
-
-
-def pids(version: Version) -> list[int]:
-    """Every process whose command line names the run."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        try:
-            if entry.name.isdigit() and str(version.path).encode() in (entry / "cmdline").read_bytes():
-                found.append(int(entry.name))
-        except OSError:
-            continue
-    return found
-
-
 @pytest.fixture
 def version(workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Version]:
-    """A version whose worker is SLEEPER: an `engine` package found first, that hands all else to the real one."""
-    fake = tmp_path / "fake"
-    (fake / "engine").mkdir(parents=True)
-    real = Path(supervisor.__file__).parents[1]
-    (fake / "engine" / "__init__.py").write_text(f"__path__.append({str(real)!r})")
-    (fake / "engine" / "__main__.py").write_text(SLEEPER)
-    environment = local._environment()
+    """A version whose worker is SLEEPER."""
+    fake, environment = engine_with(tmp_path / "fake", "__main__.py", SLEEPER), local._environment()
     monkeypatch.setattr(local, "_environment", lambda: {**environment, "PYTHONPATH": str(fake)})
     made = logs.version(workspace)
     yield made
-    for pid in pids(made):
+    for pid in pids(made.path):
+        os.kill(pid, signal.SIGKILL)
+
+
+@pytest.fixture
+def trained(workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Version]:
+    """A version whose worker is the real one; its training is played and goes on until something is asked."""
+    played = environment(tmp_path / "fake")["PYTHONPATH"]
+    real = local._environment()
+    monkeypatch.setattr(local, "_environment", lambda: {**real, "PYTHONPATH": played})
+    made = logs.version(workspace)
+    made.relabel(memo="wait")
+    yield made
+    for pid in pids(made.path):
         os.kill(pid, signal.SIGKILL)
 
 
 def worker_of(version: Version) -> int:
-    until(lambda: logs.only(__import__("engine.events", fromlist=["read_all"]).read_all(version.events), "start"))
-    return int(json.loads(version.events.read_text().splitlines()[0])["pid"])
+    until(lambda: logs.only(read_all(version.events), "start"))
+    return int(read_all(version.events)[0]["pid"])
+
+
+def parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
+
+
+def supervisor_of(version: Version) -> int:
+    return parent(worker_of(version))
+
+
+def children() -> set[int]:
+    """Of this process, dead but unburied ones too."""
+    found = set()
+    for entry in os.listdir("/proc"):
+        with suppress(OSError):
+            if entry.isdigit() and parent(int(entry)) == os.getpid():
+                found.add(int(entry))
+    return found
+
+
+def state(version: Version) -> str:
+    return version.state(version.progress())
 
 
 def test_it_runs_apart_and_ends_with_a_word(version: Version) -> None:
@@ -92,7 +106,7 @@ def test_it_runs_apart_and_ends_with_a_word(version: Version) -> None:
     assert "worker says hello True" in version.train_log.read_text()
     until(version.exit_record.exists)
     assert json.loads(version.exit_record.read_text())["code"] == 0
-    until(lambda: not pids(version))  # its own children end with it
+    until(lambda: not pids(version.path))  # its own children end with it
 
 
 def test_nobody_starts_it_twice(version: Version) -> None:
@@ -108,18 +122,29 @@ def test_a_killed_worker_is_lost_with_a_reason(version: Version) -> None:
     until(lambda: not version.alive())
     row = version.summary()
     assert row["state"] == "lost" and "signal 9" in row["error"]["message"] and "resume" in row["error"]["hint"]
-    until(lambda: not pids(version))
+    until(lambda: not pids(version.path))
 
 
 def test_the_lock_holds_while_only_the_worker_lives(version: Version) -> None:
     local.start(version)
     worker = worker_of(version)
-    parent = int(Path(f"/proc/{worker}/stat").read_text().rsplit(")", 1)[1].split()[1])
-    os.kill(parent, signal.SIGKILL)
-    time.sleep(0.2)
-    assert version.alive() and version.state(version.progress()) == "training"
+    supervisor = supervisor_of(version)
+    os.kill(supervisor, signal.SIGKILL)
+    until(lambda: supervisor not in pids(version.path))
+    assert worker in pids(version.path) and version.alive()
+    until(lambda: state(version) == "training")
     local.request(version, "stop")
-    until(lambda: version.state(version.progress()) == "stopped")
+    until(lambda: state(version) == "stopped")
+
+
+def test_with_both_gone_it_is_lost(version: Version) -> None:
+    local.start(version)
+    worker = worker_of(version)
+    group = os.getpgid(worker)
+    os.kill(supervisor_of(version), signal.SIGKILL)
+    os.killpg(group, signal.SIGKILL)
+    until(lambda: not version.alive())
+    assert state(version) == "lost" and "restarted" in version.summary()["error"]["message"]
 
 
 def test_a_terminal_that_goes_takes_nothing_along(version: Version) -> None:
@@ -146,9 +171,7 @@ import time; time.sleep(60)
     worker = worker_of(version)
     os.close(fd)
     os.waitpid(pid, 0)
-    time.sleep(0.2)
-    os.kill(worker, 0)
-    assert version.alive()
+    assert os.readlink(f"/proc/{worker}/fd/0") == "/dev/null" and version.alive()
 
 
 def test_a_request_to_what_does_not_run_is_refused(version: Version) -> None:
@@ -157,13 +180,79 @@ def test_a_request_to_what_does_not_run_is_refused(version: Version) -> None:
     assert caught.value.code == "NOT_RUNNING" and not version.control.exists()
 
 
-def test_sigterm_to_the_supervisor_reaches_the_worker(version: Version) -> None:
-    local.start(version)
-    worker = worker_of(version)
-    parent = int(Path(f"/proc/{worker}/stat").read_text().rsplit(")", 1)[1].split()[1])
-    os.kill(parent, signal.SIGTERM)
-    until(lambda: not version.alive())
-    assert "signal 15" in version.exit_reason()
+def test_sigterm_to_the_supervisor_is_a_stop(trained: Version) -> None:
+    local.start(trained)
+    until(lambda: trained.progress().step > 3)
+    os.kill(supervisor_of(trained), signal.SIGTERM)
+    assert local.wait(trained, 20) == "stopped"
+    assert json.loads(trained.exit_record.read_text())["code"] == 0
+    assert trained.state_file.exists() and trained.progress().requests == ["stop"]
+
+
+def test_stopped_it_goes_on_where_it_was(trained: Version) -> None:
+    local.start(trained)
+    until(lambda: trained.progress().step > 3)
+    local.request(trained, "stop")
+    assert local.wait(trained, 20) == "stopped"
+    reached = trained.progress().step
+    local.resume(trained)
+    assert state(trained) in ("preparing", "training")
+    until(lambda: trained.progress().attempt == 2 and trained.progress().step > reached)
+    local.request(trained, "finish")
+    assert local.wait(trained, 20) == "done"
+    steps = list(trained.progress().step_series["box"].xs)
+    assert steps == list(range(1, len(steps) + 1))
+    with pytest.raises(DojangError) as caught:
+        local.resume(trained)
+    assert caught.value.code == "DONE"
+
+
+@pytest.mark.parametrize(("memo", "code"), [("fail", "OUT_OF_MEMORY"), ("crash", "INTERNAL")])
+def test_a_failure_has_a_code_and_says_what_to_do(trained: Version, memo: str, code: str) -> None:
+    trained.relabel(memo=memo)
+    local.start(trained)
+    assert local.wait(trained, 20) == "failed"
+    error = trained.summary()["error"]
+    assert error["code"] == code and error["message"] and error["hint"]
+    assert "Traceback" in trained.train_log.read_text() and "Traceback" not in error["message"]
+
+
+def test_it_starts_from_a_folder_that_is_gone(
+    trained: Version, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    local.start(trained)
+    until(lambda: trained.progress().step)
+    monkeypatch.chdir(tmp_path)
+
+
+def test_a_look_at_the_lock_does_not_hinder_a_start(trained: Version) -> None:
+    """`alive` takes the lock for an instant, and every open app does so every second."""
+    trained.lock.touch()
+    with trained.lock.open() as probe:
+        fcntl.flock(probe, fcntl.LOCK_SH)
+        threading.Timer(0.1, fcntl.flock, (probe, fcntl.LOCK_UN)).start()
+        local.start(trained)
+    until(lambda: trained.progress().step)
+
+
+def test_a_worker_that_cannot_be_started_says_so(trained: Version, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    with pytest.raises(DojangError) as caught:
+        local.start(trained)
+    assert caught.value.code == "START_FAILED" and "train.log" in caught.value.hint
+    assert not trained.alive() and state(trained) == "draft"
+
+
+def test_a_full_disk_keeps_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    supervisor.record(tmp_path, -9)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_old_wish_does_not_stop_a_new_start(version: Version) -> None:
@@ -174,18 +263,10 @@ def test_an_old_wish_does_not_stop_a_new_start(version: Version) -> None:
 
 
 def test_nothing_is_left_open_or_unburied(version: Version) -> None:
-    before = len(os.listdir("/proc/self/fd"))
+    before = sorted(os.listdir("/proc/self/fd")), children()
     local.start(version)
     worker_of(version)
-    assert len(os.listdir("/proc/self/fd")) == before
-    children = Path(f"/proc/self/task/{os.getpid()}/children")
-    assert (
-        not children.exists()
-        or str(version.path)
-        not in subprocess.run(
-            ["ps", "--ppid", str(os.getpid()), "-o", "args="], capture_output=True, text=True, check=False
-        ).stdout
-    )
+    assert (sorted(os.listdir("/proc/self/fd")), children()) == before
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from engine import demo
 from engine.datasets import add
 from engine.versions import Workspace
 from tests.training.conftest import Create, ending, of_kind, start, tiny, train
@@ -268,3 +269,35 @@ def test_memory_that_runs_out(create: Create, monkeypatch: Any) -> None:
     events = train(create())
     assert ending(events).startswith("failed: OOM_GPU")
     assert "batch_size 4" in of_kind(events, "error")[0]["hint"]
+
+
+def test_a_last_batch_of_one_tiny_image(workspace: Workspace, tmp_path: Path) -> None:
+    add(workspace.path, demo.draw(tmp_path / "odd", images=10, size=64, val=0.5), "shapes")
+    events = train(tiny(workspace, batch_size=2, image_size=32))
+    assert ending(events).startswith("failed: BAD_SPEC") and "batch_size" in of_kind(events, "error")[0]["hint"]
+
+
+def test_a_split_without_any_object(workspace: Workspace, shapes: Path, tmp_path: Path) -> None:
+    held_back = demo.draw(tmp_path / "held-back", images=8, size=64, seed=9, val=0.5).parent
+    for path in (held_back / "labels" / "val").iterdir():
+        path.write_text("")
+    shapes.write_text(shapes.read_text() + f"test: {held_back / 'images' / 'val'}\n")
+    add(workspace.path, shapes, "shapes")
+    events = train(tiny(workspace, epochs=1))
+    assert ending(events) == "done"
+    result = of_kind(events, "result")[1]
+    assert result["split"] == "test" and set(result["metrics"].values()) == {None}
+    assert all(c["labels"] == 0 and c["map50"] is None for c in result["per_class"])
+
+
+def test_unlabelled_images_are_said(workspace: Workspace, shapes: Path) -> None:
+    labels = sorted((shapes.parent / "labels" / "train").iterdir())
+    labels[0].unlink()  # background, by the format's own rule
+    labels[1].write_text("99 0.5 0.5 0.1 0.1\n")  # says nothing that can be used
+    add(workspace.path, shapes, "shapes")
+    events = train(tiny(workspace, epochs=1))
+    assert ending(events) == "done"
+    assert of_kind(events, "plan")[0]["train_images"] == 23
+    texts = [e["text"] for e in of_kind(events, "log")]
+    assert any(t.startswith("1 images have no label file") for t in texts)
+    assert any(t.startswith("1 images have no usable annotation") for t in texts)

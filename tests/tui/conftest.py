@@ -108,7 +108,7 @@ def opened() -> Open:
     async def run(workspace: Workspace, size: tuple[int, int] = (120, 40), **options: Any) -> AsyncIterator[Person]:
         app = DojangApp(workspace, **options)
         app.animation_level = "none"
-        async with app.run_test(size=size) as pilot:
+        async with app.run_test(size=size, notifications=True) as pilot:
             await pilot.pause()
             yield Person(app, pilot)
 

@@ -48,9 +48,14 @@ async def go_to(person: Person, name: str) -> None:
     raise AssertionError(f"no way down to {name}")
 
 
-async def fill(person: Person, name: str, text: str) -> None:
-    await go_to(person, name)
-    await person.press("end", "ctrl+u")
+async def fill(person: Person, name: str, text: str, *, walk: bool = False) -> None:
+    """Type a value; `walk` goes to the field by keys, as one test must and the others need not."""
+    if walk:
+        await go_to(person, name)
+    else:
+        person.app.screen.query_one(f"#edit-{name}").focus()
+        await person.rest()
+    await person.press("ctrl+u")
     await person.type(text)
 
 
@@ -83,8 +88,8 @@ async def test_from_an_empty_workspace_to_a_started_version_by_keys_alone(
 
         await person.press("enter")
         await person.sees("● Settings")
-        await fill(person, "epochs", "3")
-        await fill(person, "image_size", "64")
+        await fill(person, "epochs", "3", walk=True)
+        await fill(person, "image_size", "64", walk=True)
         await person.press("ctrl+n")
         await person.sees("● Server", "this machine, auto")
         await person.press("down", "enter")
@@ -118,9 +123,8 @@ async def test_a_value_out_of_range_keeps_one_from_going_on_and_says_why(workspa
         await fill(person, "epochs", "many")
         await person.sees("must be a whole number, 1 – 10 000, not 'many'")
         await fill(person, "image_size", "100")
-        await person.sees("multiple of 32, such as 96")
+        await person.sees("Image size must be a multiple of 32", "such as 96")
         await fill(person, "image_size", "96")
-        await person.press(*["up"] * 2)
         await fill(person, "epochs", "7")
         assert not next_.disabled
         await person.sees("● changed (100)")
@@ -186,8 +190,9 @@ async def test_the_confirmation_shows_every_value_marks_changes_and_gives_the_co
             "train 8, val 2, test 0",
             "not known before the first epoch",
             "no test split",
-            str(workspace.path / "projects" / "default" / "V_0")[:40],
-            "dojang train --dataset shapes --model yolov8n --project",
+            "projects/default/V_0",
+            "dojang train --dataset shapes --model yolov8n",
+            "--tag night",
             "lr=0.01",
         )
         assert person.text.count("● changed") == 1
@@ -260,7 +265,7 @@ async def test_hidden_changes_are_told_and_a_hidden_problem_is_shown(workspace: 
         await person.press("f6")
         await fill(person, "weight_decay", "5")
         await person.press("f6")
-        await person.sees("F6: 6 more, 1 changed", "Weight decay: must be")
+        await person.sees(" more, 1 changed", "Weight decay: must be")
         await person.press("ctrl+n")
         await person.until(lambda: person.app.focused and person.app.focused.id == "edit-weight_decay")
         await person.press("f7")

@@ -501,7 +501,8 @@ def all_settings(plan: launch.Plan) -> list[Fact]:
         if info["section"] != section:
             section = str(info["section"])
             rows += [*([Content("")] if rows else []), head(section)]
-        shown = words.setting(value) if value is not None else " ".join(t for t in (comes_to.get(name), "(auto)") if t)
+        auto = f"{comes_to[name]} (auto)" if name in comes_to else f"auto: {info['auto']}" if info["auto"] else "auto"
+        shown = auto if value is None else words.setting(value)
         unit = f" {info['unit']}" if info.get("unit") and value is not None else ""
         default = words.setting(default_of(name))
         mark = f"{sign('●')} changed (default {default})" if name in differs else ""

@@ -6,6 +6,7 @@ from typing import Any
 
 from textual.content import Content
 
+from engine.errors import DojangError
 from engine.progress import Progress
 from engine.versions import LIVE, Version
 from tui import words
@@ -85,7 +86,12 @@ def settings_text(version: Version, p: Progress) -> list[Fact]:
     """The spec, locked, and what “auto” came to."""
     from engine.spec import Spec, default_of, property_of
 
-    data = version.spec_data()
+    try:
+        data = version.spec_data()
+    except FileNotFoundError:
+        return [Content("Its spec.toml is missing.")]
+    except (OSError, DojangError) as e:
+        return [Content(str(e))]
     lines: list[Fact] = [Content.styled("locked: what this version was trained with", "$foreground-muted")]
     section = ""
     for name in Spec.model_fields:

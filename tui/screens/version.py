@@ -268,6 +268,7 @@ class VersionScreen(Page):
         """The whole log is in: choose the view a person wants first."""
         if self.is_mounted:
             self._tick()
+            self._draw()
             self._show_view("Summary" if self.progress.ended == "done" else "Curves")
 
     def _tick(self) -> None:

@@ -143,7 +143,6 @@ class VersionsScreen(Page):
         self.table.set_rows([Row(r["version"], cells(r)) for r in ordered])
         self._head()
         self._detail()
-        self.refresh_bindings()
 
     def _head(self) -> None:
         states = [r["state"] for r in self.rows]
@@ -164,6 +163,7 @@ class VersionsScreen(Page):
     def _detail(self) -> None:
         row = self.selected
         self.query_one("#facts", Static).update(Content("") if row is None else facts(row))
+        self.refresh_bindings()
 
     @property
     def selected(self) -> dict[str, Any] | None:

@@ -16,24 +16,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from ultralytics.cfg import get_cfg
 from ultralytics.data.build import InfiniteDataLoader, build_dataloader, seed_worker
 from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils import LOGGER
 
 from engine import catalog
+from engine.errors import DojangError
 from engine.spec import Spec
 from engine.training import loading
 from engine.training.data import Material
 from engine.training.environment import Precision, free_memory, worker_count
 from engine.training.kernels import ultralytics_weights
-from engine.training.kernels.ultralytics_data import Counters, ManifestDataset
+from engine.training.kernels.ultralytics_data import KEEP_SHARE, Counters, ManifestDataset, arguments
 from engine.training.kernels.ultralytics_metrics import Judge
 from engine.training.randomness import EndlessBatches
 from engine.training.session import Batch, Between, Evaluation
 
 STRIDE = 32  # of every model in the catalog
-KEEP_SHARE = 0.25  # of the free memory, at most, goes to decoded images
 
 
 class Detector:
@@ -55,7 +54,7 @@ class Detector:
         self.workers = worker_count(spec, self.device)
         self.images, self.classes = material.images, len(material.dataset.classes)
         self.data_hash = material.dataset.hash
-        self.arguments = _arguments(spec, material)
+        self.arguments = arguments(spec, material)
         self.data = {
             "nc": self.classes,
             "names": dict(enumerate(material.dataset.classes)),
@@ -66,6 +65,7 @@ class Detector:
         counters = Counters(spec.seed, self._mosaic_closes()) if spec.exact_resume else None
         self.train_data = self._dataset("train", counters)
         self.steps_per_epoch = math.ceil(len(self.train_data) / spec.batch_size)
+        self._refuse_lone_pixel()
         self._loader: InfiniteDataLoader | None = None if counters else self._upstream_loader()
         self._stream: Iterator[Batch] | None = None
         self._mosaic_closed = False
@@ -95,6 +95,17 @@ class Detector:
     def _mosaic_closes(self) -> int:
         """The epoch, 0…, from which on mosaic is off."""
         return self.spec.epochs - self.spec.close_mosaic if self.spec.close_mosaic else self.spec.epochs
+
+    def _refuse_lone_pixel(self) -> None:
+        """A last batch of one small image leaves normalisation a single value a channel: nothing to learn a spread from."""
+        last = len(self.train_data) % self.spec.batch_size or self.spec.batch_size
+        if last == 1 and self.spec.image_size < 2 * STRIDE:
+            raise DojangError(
+                f"With batch_size {self.spec.batch_size} the last batch of {len(self.train_data)} images is a single one, "
+                f"which cannot be learned from at image_size {self.spec.image_size}.",
+                code="BAD_SPEC",
+                hint=f"Train a new version with another batch_size, or with image_size {2 * STRIDE} or more.",
+            )
 
     def _dataset(self, split: str, counters: Counters | None) -> ManifestDataset:
         training = split == "train"
@@ -132,17 +143,7 @@ class Detector:
         return self._plain_loader(data, workers, batch_size=size, prefetch=2)
 
     def _plain_loader(self, data: ManifestDataset, workers: int, prefetch: int, **how: Any) -> DataLoader[Any]:
-        return DataLoader(
-            data,
-            num_workers=workers,
-            collate_fn=data.collate_fn,
-            pin_memory=self.device.type == "cuda",
-            worker_init_fn=loading.begin,
-            multiprocessing_context=loading.context() if workers else None,
-            prefetch_factor=prefetch if workers else None,
-            persistent_workers=workers > 0,
-            **how,
-        )
+        return loading.loader(data, workers, prefetch, self.device, collate_fn=data.collate_fn, **how)
 
     # Training
 
@@ -224,8 +225,7 @@ class Detector:
     def close(self) -> None:
         if self._loader is not None:
             self._loader.close()
-        self._stream = None
-        self._val.clear()
+        loading.end(self._stream, self._val.values())
 
 
 def _begin_seeded(worker: int) -> None:
@@ -236,41 +236,3 @@ def _begin_seeded(worker: int) -> None:
 def _head_width(model: DetectionModel) -> int:
     """Channels of the hidden layers that tell classes apart."""
     return int(model.model[-1].cv3[0][-1].in_channels)
-
-
-def _arguments(spec: Spec, material: Material) -> Any:
-    """The spec in ultralytics' own spelling."""
-    most = max(len(s.boxes) for split in ("train", "val") for s in material.samples[split])
-    overrides = {
-        "task": "detect",
-        "mode": "train",
-        "model": catalog.find(spec.model).config,
-        "epochs": spec.epochs,
-        "patience": spec.patience,
-        "batch": spec.batch_size,
-        "imgsz": spec.image_size,
-        "seed": spec.seed,
-        "nbs": spec.nominal_batch_size,
-        "weight_decay": spec.weight_decay,
-        "warmup_epochs": spec.warmup_epochs,
-        "warmup_momentum": spec.warmup_momentum,
-        "lrf": spec.final_lr_ratio,
-        "cos_lr": spec.schedule == "cosine",
-        "box": spec.box_loss,
-        "cls": spec.class_loss,
-        "dfl": spec.dfl_loss,
-        "mosaic": spec.mosaic,
-        "close_mosaic": spec.close_mosaic,
-        "mixup": spec.mixup,
-        "hsv_h": spec.hue,
-        "hsv_s": spec.saturation,
-        "hsv_v": spec.brightness,
-        "degrees": spec.rotation,
-        "translate": spec.translate,
-        "scale": spec.scale,
-        "fliplr": spec.flip_horizontal,
-        "flipud": spec.flip_vertical,
-        "plots": False,
-        "max_det": max(300, most),  # an image may not hold more objects than may be found in it
-    }
-    return get_cfg(overrides=overrides)

@@ -13,14 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ultralytics.cfg import get_cfg
 from ultralytics.data.augment import Albumentations, Compose
 from ultralytics.data.dataset import YOLODataset
 from ultralytics.data.utils import check_file_speeds
 
+from engine import catalog
+from engine.spec import Spec
 from engine.training import randomness
-from engine.training.data import Sample
+from engine.training.data import Material, Sample
 from engine.training.session import UnreadableImage
 
+KEEP_SHARE = 0.25  # of the free memory, at most, goes to decoded images
 NOWHERE = Path(os.devnull) / "none.npy"  # never exists
 Loaded = tuple[np.ndarray, tuple[int, int], tuple[int, int]]
 
@@ -113,3 +117,41 @@ def _label(sample: Sample) -> dict[str, Any]:
         "normalized": True,
         "bbox_format": "xywh",
     }
+
+
+def arguments(spec: Spec, material: Material) -> Any:
+    """The spec in ultralytics' own spelling."""
+    most = max(len(s.boxes) for split in ("train", "val") for s in material.samples[split])
+    overrides = {
+        "task": "detect",
+        "mode": "train",
+        "model": catalog.find(spec.model).config,
+        "epochs": spec.epochs,
+        "patience": spec.patience,
+        "batch": spec.batch_size,
+        "imgsz": spec.image_size,
+        "seed": spec.seed,
+        "nbs": spec.settled("nominal_batch_size"),
+        "weight_decay": spec.weight_decay,
+        "warmup_epochs": spec.warmup_epochs,
+        "warmup_momentum": spec.warmup_momentum,
+        "lrf": spec.final_lr_ratio,
+        "cos_lr": spec.schedule == "cosine",
+        "box": spec.settled("box_loss"),
+        "cls": spec.settled("class_loss"),
+        "dfl": spec.dfl_loss,
+        "mosaic": spec.mosaic,
+        "close_mosaic": spec.close_mosaic,
+        "mixup": spec.mixup,
+        "hsv_h": spec.hue,
+        "hsv_s": spec.saturation,
+        "hsv_v": spec.brightness,
+        "degrees": spec.rotation,
+        "translate": spec.translate,
+        "scale": spec.scale,
+        "fliplr": spec.flip_horizontal,
+        "flipud": spec.flip_vertical,
+        "plots": False,
+        "max_det": max(300, most),  # an image may not hold more objects than may be found in it
+    }
+    return get_cfg(overrides=overrides)

@@ -31,10 +31,13 @@ class Judge(DetectionValidator):
     def verdict(self, split: str, images: int, classes: tuple[str, ...], losses: dict[str, float]) -> Evaluation:
         """What all batches come to, rounded to five places as upstream rounds: fitness too, by which the best is chosen."""
         stats = self.get_stats()
+        judged = self.metrics.nt_per_class.sum() > 0  # without a single label no metric means anything
         return Evaluation(
             split=split,
             images=images,
-            metrics={ours: round(float(stats[f"metrics/{theirs}"]), 5) for ours, theirs in NAMES.items()},
+            metrics={
+                ours: round(float(stats[f"metrics/{theirs}"]), 5) if judged else None for ours, theirs in NAMES.items()
+            },
             per_class=_per_class(self.metrics, classes),
             fitness=round(float(stats["fitness"]), 5),
             losses={name: round(value, 5) for name, value in losses.items()},
