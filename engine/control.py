@@ -21,19 +21,16 @@ class Control:
     """The worker's side. A poll costs one `stat`; the file is read only when it changed."""
 
     def __init__(self, path: Path) -> None:
-        self._path, self._seen = path, 0
+        self._path, self._seen = path, (0, 0)
         self._request: Request | None = None
-
-    def signal_stop(self) -> None:
-        """As if a stop had been asked for; used for SIGTERM."""
-        self._request = "stop"
 
     def poll(self) -> Request | None:
         """What is asked for now, or None. A stop once seen is not taken back."""
         try:
-            changed = self._path.stat().st_mtime_ns
+            status = self._path.stat()
         except OSError:
             return self._request
+        changed = status.st_mtime_ns, status.st_ino  # times tick coarsely; every request is a new file
         if changed != self._seen:
             self._seen = changed
             try:

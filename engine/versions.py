@@ -147,8 +147,11 @@ class Workspace:
         """Where a version may be that is not in `project`."""
         if any((t.project, t.version) == (project.name, wanted.upper()) for t in self.trash()):
             return f"It is in the trash: dojang restore {project.name}/{wanted.upper()}"
-        if not project.path.is_dir():
-            return f"There is no such project. There are: {', '.join(self.projects()) or 'none yet'}."
+        projects = self.projects()
+        if not projects:
+            return "There is none at all yet. Train one: dojang train --dataset NAME --model yolov8n"
+        if project.name not in projects:
+            return f"There is no such project. There are: {', '.join(projects)}."
         return f"`dojang list --project {shlex.quote(project.name)}` shows them all."
 
     def trash(self) -> list[Trashed]:
@@ -162,7 +165,7 @@ class Workspace:
                     found.append(Trashed(self, Path(entry.path), project, version, str(data["deleted"])))
             except (OSError, DojangError, KeyError):
                 continue
-        return sorted(found, key=lambda t: t.deleted, reverse=True)
+        return sorted(found, key=lambda t: (t.deleted, t.path.name.rpartition("--")[2]), reverse=True)
 
 
 @dataclass(frozen=True)
@@ -554,8 +557,8 @@ def show(version: Version) -> dict[str, Any]:
     row = version.summary()
     try:
         return {**row, "spec": version.spec_data()}
-    except FileNotFoundError:
-        problem = DojangError(f"{version.path / 'spec.toml'} is gone.", code="BAD_FILE")
+    except OSError as e:
+        problem = DojangError(f"{version.path / 'spec.toml'} cannot be read: {e.strerror}.", code="BAD_FILE")
     except DojangError as e:
         problem = e
     error = {"code": problem.code, "message": problem.message, "hint": problem.hint}

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from engine.versions import Workspace
 
+settings.register_profile("dojang", deadline=None)  # on a busy machine the time of one example says nothing
+settings.load_profile("dojang")
 LOCAL = ("127.", "::1", "localhost")
 
 
@@ -40,6 +46,45 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def workspace(tmp_path: Path) -> Workspace:
     return Workspace(tmp_path / "workspace").ensure()
+
+
+@pytest.fixture
+def shapes(workspace: Workspace, tmp_path: Path) -> str:
+    """The name of a tiny registered data set: 8 images to train on, 2 to validate."""
+    from engine import demo
+    from engine.datasets import registry
+
+    demo.draw(tmp_path / "pictures", images=10, size=48)
+    return registry.add(workspace.path, tmp_path / "pictures", "shapes").name
+
+
+@contextmanager
+def read_only(folder: Path) -> Iterator[None]:
+    """Nothing in `folder` can be written by this thread, not even when it is root's."""
+    folders = [folder, *(p for p in folder.rglob("*") if p.is_dir())]
+    for each in folders:
+        each.chmod(0o555)
+    try:
+        with nullcontext() if os.geteuid() else _without_override():
+            yield
+    finally:
+        for each in folders:
+            each.chmod(0o755)
+
+
+@contextmanager
+def _without_override() -> Iterator[None]:
+    """Root without CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH (capabilities 1 and 2) is held by modes like anyone."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    header = (ctypes.c_uint32 * 2)(0x20080522, 0)  # version 3, this thread
+    held, less = (ctypes.c_uint32 * 6)(), (ctypes.c_uint32 * 6)()  # twice: effective, permitted, inheritable
+    assert libc.capget(header, held) == 0
+    less[:] = [held[0] & ~0b110, *held[1:]]
+    assert libc.capset(header, less) == 0
+    try:
+        yield
+    finally:
+        assert libc.capset(header, held) == 0
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import engine
@@ -77,6 +79,19 @@ def until(true: Callable[[], object], seconds: float = 20.0) -> None:
     while not true():
         assert time.monotonic() < end, "it did not come about"
         time.sleep(0.01)
+
+
+def end_all(run_dir: Path) -> None:
+    """Kill whatever runs for it, and what that starts meanwhile."""
+
+    def none_left() -> bool:
+        found = pids(run_dir)
+        for pid in found:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        return not found
+
+    until(none_left)
 
 
 def pids(run_dir: Path) -> list[int]:

@@ -15,13 +15,36 @@ SCREENS = sorted(f"tui.screens.{p.stem}" for p in (ROOT / "tui" / "screens").glo
 WIDGETS = sorted(f"tui.widgets.{p.stem}" for p in (ROOT / "tui" / "widgets").glob("*.py") if p.stem != "__init__")
 
 
+LIGHT = sorted(
+    ".".join(p.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    for p in (ROOT / "engine").rglob("*.py")
+    if "training" not in p.parts and p.stem != "__main__"
+)
+UNPLUGGED = """
+import sys
+def hook(event, arguments):
+    if event.startswith("socket.") and event != "socket.gethostname":
+        raise SystemExit(f"{event} {arguments}")
+sys.addaudithook(hook)
+"""
+
+
 def loaded(code: str) -> set[str]:
-    """Top names of what is loaded after `code` ran in a fresh process."""
-    script = f"{code}\nimport sys; print(*sorted({{m.partition('.')[0] for m in sys.modules}}))"
+    """Top names of what is loaded after `code` ran in a fresh process that may not open a socket."""
+    script = f"{UNPLUGGED}\n{code}\nimport sys; print(*sorted({{m.partition('.')[0] for m in sys.modules}}))"
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
     )
     return set(done.stdout.splitlines()[-1].split())
+
+
+def test_the_light_half_of_the_engine_loads_nothing_heavy() -> None:
+    assert "engine.servers.local" in LIGHT and "engine.datasets" in LIGHT
+    assert not loaded("import " + ", ".join(LIGHT)) & {*HEAVY, "textual", "tui"}
+
+
+def test_the_supervisor_and_the_inventory_need_the_standard_library_only() -> None:
+    assert not loaded("import engine.servers.supervisor, engine.servers.inventory") & {"pydantic", "platformdirs"}
 
 
 def test_no_screen_loads_torch() -> None:
@@ -34,7 +57,10 @@ def test_the_first_frame_waits_for_nothing_it_does_not_show() -> None:
     assert not loaded("import tui.cli, tui.start, tui.app, tui.screens.versions") & {"pydantic", "plotext", *HEAVY}
 
 
-@pytest.mark.parametrize("arguments", [["list"], ["models"], ["schema"], ["server", "--json"], ["dataset", "list"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["list"], ["models"], ["schema"], ["server", "--json"], ["dataset", "list"], ["trash"], ["project", "list"]],
+)
 def test_no_command_but_the_training_loads_torch(arguments: list[str], tmp_path: Path) -> None:
     given = [*arguments, "--workspace", str(tmp_path)]
     assert not loaded(f"from tui.cli import main\nassert main({given!r}) == 0") & set(HEAVY)

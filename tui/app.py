@@ -52,7 +52,7 @@ class DojangApp(App[str]):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("ctrl+p", "command_palette", "palette", show=False, tooltip="every action by name"),
         bind("q", "leave", "quit", show=False, help="quit; a running training goes on"),
-        Binding("ctrl+q", "leave(True)", "quit", show=False, priority=True),
+        Binding("ctrl+q", "leave(True)", "quit at once", show=False, priority=True, tooltip="quit without asking"),
         Binding("ctrl+c", "leave", "quit", show=False),
         Binding("1", "go('Versions')", "Versions", show=False, tooltip="go to Versions"),
         Binding("2", "go('Data sets')", "Data sets", show=False, tooltip="go to Data sets"),

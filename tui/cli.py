@@ -25,7 +25,7 @@ EXIT = {
     "UNREADABLE": 5,
 }
 TITLES = {"BAD_SPEC": "this cannot be trained yet:", "BAD_LABEL": "this cannot be kept:"}
-EPILOG = """exit codes: 0 fine · 1 the training failed, stopped or was lost · 2 bad input · 3 not found ·
+EPILOG = """exit codes: 0 fine · 1 the training failed, stopped or was lost, or a check found errors · 2 bad input · 3 not found ·
 4 not possible in its present state · 5 a file cannot be written or read · 130 interrupted
 A version is named PROJECT/V_0, V_0 in the current project, or by its own name."""
 
@@ -34,8 +34,11 @@ def main(argv: list[str] | None = None) -> int:
     """Entry point. Errors for the person go to stderr, with `--json` as one JSON object."""
     argv = sys.argv[1:] if argv is None else argv
     as_json = "--json" in argv
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by whoever started us
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that is not UTF-8 gets question marks, not a traceback
     try:
         arguments = parser().parse_args(argv, argparse.Namespace(json=False))
@@ -63,13 +66,9 @@ def complain(e: DojangError, as_json: bool) -> int:
         return EXIT.get(e.code, 2)
     from tui.words import clean
 
-    lines = [f"  {p['field']}: {p['message']}" for p in problems] if problems else str(e).splitlines()
-    lines = (
-        [f"dojang: {TITLES.get(e.code, 'this is not right:')}", *lines]
-        if problems
-        else [f"dojang: {lines[0]}", *lines[1:]]
-    )
-    sys.stderr.write("".join(f"{clean(line)}\n" for line in lines))
+    told = [TITLES.get(e.code, "this is not right:"), *(f"  {p['field']}: {p['message']}" for p in problems)]
+    lines = told if problems else str(e).splitlines()
+    sys.stderr.write("dojang: " + "".join(f"{clean(line)}\n" for line in lines))
     return EXIT.get(e.code, 2)
 
 
@@ -77,16 +76,17 @@ class _Parser(argparse.ArgumentParser):
     """Wrong usage is an error like any other: told in the same form, as JSON where that was asked for."""
 
     def error(self, message: str) -> NoReturn:
+        text = f"{message[:1].upper()}{message[1:].removesuffix('.')}."
         given, _, choices = message.partition(": invalid choice: ")[2].partition(" (choose from ")
-        name = given.strip("'")
         if choices:
             import difflib
             import re
 
-            close = difflib.get_close_matches(name, re.findall(r"[\w-]+", choices), 1)
-            message = f"{name} is not a command." + (f" Did you mean {close[0]}?" if close else "")
+            given = given.strip("'")
+            close = difflib.get_close_matches(given, re.findall(r"[\w-]+", choices), 1)
+            text = f"There is no command “{given}”." + (f" Did you mean {close[0]}?" if close else "")
         hint = f"{self.format_usage().strip()}\nMore: {self.prog} --help"
-        raise DojangError(f"{message[:1].upper()}{message[1:].removesuffix('.')}.", code="USAGE", hint=hint)
+        raise DojangError(text, code="USAGE", hint=hint)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -140,6 +140,19 @@ def _dataset_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
     add.add_argument("--seed", type=int, default=0, help="of that split")
     add.set_defaults(run=_lazily("dataset_add"))
     actions.add_parser("list", help="all registered sets", parents=[shared]).set_defaults(run=_lazily("dataset_list"))
+    export = actions.add_parser("export", help="write a set in another format, into a new folder", parents=[shared])
+    export.add_argument("name")
+    export.add_argument("folder", metavar="DIR")
+    export.add_argument("--format", metavar="F", required=True, help="yolo, coco or voc")
+    export.add_argument("--link", action="store_true", help="links to the images instead of copies")
+    export.set_defaults(run=_lazily("dataset_export"))
+    check = actions.add_parser(
+        "check", help="find what would spoil a training; 1 if there are errors", parents=[shared]
+    )
+    check.add_argument("name")
+    check.add_argument("--image-size", type=int, default=640, metavar="N", help="to be trained at (default: 640)")
+    check.add_argument("--export", metavar="FILE", help="also write the findings to a .csv, .tsv or .json file")
+    check.set_defaults(run=_lazily("dataset_check"))
     for action, help in (("show", "counts and findings of one set"), ("remove", "forget a set; its folder stays")):
         one = actions.add_parser(action, help=help, parents=[shared])
         one.add_argument("name")
@@ -244,7 +257,10 @@ def workspace_path(arguments: argparse.Namespace) -> Path:
 
         return default_workspace().absolute()
     except RuntimeError as e:  # ~nobody
-        raise DojangError(f"The workspace has no home: {e}", code="BAD_VALUE", hint="Give --workspace DIR.") from e
+        raise DojangError(
+            f"{given or os.environ.get('DOJANG_WORKSPACE')} names a user whom this machine does not know.",
+            code="BAD_VALUE",
+        ) from e
     except FileNotFoundError as e:
         raise DojangError(
             "This folder is gone, so no path can start here.", code="BAD_VALUE", hint="cd elsewhere."

@@ -6,9 +6,10 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from engine import events, versions
 from engine.errors import DojangError, Invalid, NotFound, Problem
@@ -16,7 +17,11 @@ from engine.versions import Version, Workspace
 from tui import words
 from tui.cli import complain, workspace_path
 
+if TYPE_CHECKING:
+    from engine.datasets.doctor import Check
+
 Arguments = argparse.Namespace
+SHOWN = 5  # findings of a kind
 
 
 def _workspace(a: Arguments) -> Workspace:
@@ -57,14 +62,6 @@ def dataset_add(a: Arguments) -> None:
         ratios = ()
     if len(ratios) != 3:
         raise DojangError(f"“{a.split}” is not a split.", code="BAD_SPLIT", hint="Write it as 80/10/10.")
-    shown = sys.stderr.isatty() and not a.json
-
-    def progress(done: int, total: int) -> None:
-        if shown:
-            sys.stderr.write(
-                f"\rreading {done} of {total or '…'} images\x1b[K" + ("\n" if total and done == total else "")
-            )
-
     found = registry.add(
         _workspace(a).ensure().path,
         Path(a.path),
@@ -72,9 +69,74 @@ def dataset_add(a: Arguments) -> None:
         format=a.format,
         ratios=ratios,
         seed=a.seed,
-        progress=progress,
+        progress=_progress(a, "reading"),
     )
     _show_dataset(a, found.name)
+
+
+def _progress(a: Arguments, doing: str) -> Callable[[int, int], None] | None:
+    """A line on stderr that counts images, where somebody is there to see it."""
+    if a.json or not sys.stderr.isatty():
+        return None
+
+    ended = False
+
+    def progress(done: int, total: int) -> None:
+        nonlocal ended
+        if not ended:
+            ended = 0 < total == done
+            sys.stderr.write(f"\r{doing} {done} of {total or '…'} images\x1b[K" + ("\n" if ended else ""))
+
+    return progress
+
+
+def dataset_export(a: Arguments) -> None:
+    from engine.datasets.write import export
+
+    images: Literal["copy", "link"] = "link" if a.link else "copy"
+    found = export(
+        _workspace(a).path, a.name, Path(a.folder), a.format, images=images, progress=_progress(a, "writing")
+    )
+    if a.json:
+        return _json(found.to_json())
+    _out(f"{words.plural(found.images, 'image')} and {words.plural(found.labels, 'label')} written to {found.folder}.")
+    for note in found.notes:
+        _out(note)
+    return None
+
+
+def dataset_check(a: Arguments) -> int:
+    from engine.datasets import doctor
+
+    place = Path(a.export) if a.export else None
+    if place:
+        doctor.check_place(place)
+    found = doctor.check(_workspace(a).path, a.name, a.image_size, _progress(a, "checking"))
+    if place:
+        doctor.save_findings(found, place)
+    if a.json:
+        _json(found.to_json())
+    else:
+        _show_check(found)
+    return int(bool(found.counts["error"]))
+
+
+def _show_check(found: Check) -> None:
+    images, counts = words.plural(found.images, "image"), found.counts
+    said = ", ".join(words.plural(counts[s], s) if s != "info" else f"{counts[s]} info" for s in counts if counts[s])
+    _out(
+        f"{found.dataset}: {images} checked for {found.image_size} px in {found.seconds:.1f} s: {said or 'nothing found'}"
+    )
+    for group in found.groups:
+        where = f" in {words.plural(group.files, 'file')}" if group.files else ""
+        _out()
+        _out(f"{group.severity}: {group.kind.title}: {group.count}{where} ({group.code})")
+        _out(f"  {group.kind.effect}")
+        _out(f"  → {group.kind.remedy}")
+        for finding in group.findings[:SHOWN]:
+            _out(words.clean(f"  {finding.where}{': ' if finding.where else ''}{finding.message}"))
+        if group.count > SHOWN:
+            _out(f"  … and {group.count - SHOWN} more: dojang dataset check {found.dataset} --export FILE")
 
 
 def dataset_list(a: Arguments) -> None:
@@ -135,8 +197,7 @@ def _show_dataset(a: Arguments, name: str) -> None:
     if findings:
         _out()
         for f in findings[:20]:
-            where = f"{f.file}, object {f.object}" if f.object else f.file
-            _out(words.clean(f"{f.severity}: {where}: {f.message}"))
+            _out(words.clean(f"{f.severity}: {f.where}: {f.message}"))
         if len(findings) > 20:
             _out(f"… and {len(findings) - 20} more: dojang dataset show {found.name} --json")
     return None
@@ -510,6 +571,10 @@ def project_use(a: Arguments) -> None:
 
 
 def demo(a: Arguments) -> int:
-    from tui.demo import run
+    from engine.spec import problems
+    from tui.demo import DATASET, run
 
+    wrong = problems({"dataset": DATASET, "epochs": a.epochs}) if a.epochs is not None else []
+    if wrong:
+        raise Invalid(wrong)
     return run(_workspace(a).ensure(), a.epochs, a.json)

@@ -25,7 +25,7 @@ class Lines:
         if told:
             try:
                 yield from told(event)
-            except (KeyError, TypeError, ValueError):
+            except (KeyError, TypeError, ValueError, AttributeError, OverflowError):  # a log may come from elsewhere
                 return
 
     def _start(self, e: Event) -> Iterator[str]:

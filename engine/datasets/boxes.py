@@ -77,14 +77,19 @@ def _part(low: Decimal, high: Decimal, side: int) -> tuple[float, float]:
 
 def _edges(centre: float, length: float, side: int) -> tuple[Decimal, Decimal, bool]:
     """The shortest decimals, inside 0 and `side`, whose `_part` is (centre, length); the closest where there are none."""
-    twice, across = (EXACT.multiply(Decimal(part), Decimal(side)) for part in (2 * centre, length))
-    low = max(EXACT.divide(EXACT.subtract(twice, across), Decimal(2)), Decimal(0))
-    high = min(EXACT.divide(EXACT.add(twice, across), Decimal(2)), Decimal(side))
+    none, whole = Decimal(0), Decimal(side)
+    twice, across = (EXACT.multiply(Decimal(part), whole) for part in (2 * centre, length))
+    low, high = (EXACT.divide(both, Decimal(2)) for both in (EXACT.subtract(twice, across), EXACT.add(twice, across)))
+    spans = [(max(low, none), min(high, whole))]
+    if low < none or high > whole:  # by no more than the centre was rounded, maybe: then edge and length say the same
+        edge = min(across, whole)
+        spans.append((none, edge) if low < none else (EXACT.subtract(whole, edge), whole))
     for places in PLACES:
-        start, end = _plain(low, places), _plain(high, places)
-        if _part(start, end, side) == (centre, length):
-            return start, end, True
-    return _plain(low, 6), _plain(high, 6), False
+        for first, last in spans:
+            start, end = _plain(first, places), _plain(last, places)
+            if _part(start, end, side) == (centre, length):
+                return start, end, True
+    return _plain(spans[0][0], 6), _plain(spans[0][1], 6), False
 
 
 def _plain(value: Decimal, places: int) -> Decimal:

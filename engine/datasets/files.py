@@ -183,7 +183,8 @@ def named(text: str, bases: Sequence[str | Path], root: Path, moved: bool = Fals
     None if a relative path climbs out of them and of `root`: a list from a stranger has no business there. An absolute
     one says what it means; `moved` looks for one that is gone by its last name, since sets are copied about.
     """
-    text = text if "/" in text else text.replace("\\", "/")
+    if "\\" in text and "/" not in text and not any(there(absolute(text, base)) for base in bases):
+        text = text.replace("\\", "/")
     if os.path.isabs(text) or DRIVE.match(text):
         if moved and not there(text):
             return named(text.rpartition("/")[2], bases, root)

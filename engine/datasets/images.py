@@ -91,15 +91,20 @@ def _load(image: Image) -> None:
 
 
 def _turned(image: Image) -> tuple[int, int]:
-    """Width and height after the EXIF rotation, as OpenCV and ultralytics decode them. Pillow turns TIFF by itself."""
+    """Width and height after the EXIF rotation, as OpenCV and ultralytics decode them."""
     width, height = image.size
+    return (height, width) if orientation(image) in (5, 6, 7, 8) else (width, height)
+
+
+def orientation(image: Image) -> int:
+    """How the opened image is to be turned, by EXIF's number; 1 is as it lies. Pillow turns TIFF by itself."""
     if image.format == "TIFF" or "exif" not in image.info:
-        return width, height
+        return 1
     try:
-        orientation = image.getexif().get(0x0112)
+        found = image.getexif().get(0x0112)
     except Exception:  # a damaged EXIF block: decoders ignore it, so the image is as it lies
-        return width, height
-    return (height, width) if orientation in (5, 6, 7, 8) else (width, height)
+        return 1
+    return found if isinstance(found, int) else 1
 
 
 def _check(image: Image, path: str) -> tuple[str, str] | None:

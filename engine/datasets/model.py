@@ -73,6 +73,23 @@ class Finding:
     file: str  # like Item.path
     object: int | None = None  # number of the object in the file, from 1
     image: str = ""  # Item.path of the image that it is about, where `file` is its annotation
+    other: str = ""  # Item.path of a second image that has to do with it
+
+    @property
+    def where(self) -> str:
+        """File and object in words; empty for what is about the whole set."""
+        return f"{self.file}, object {self.object}" if self.object else self.file
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "severity": self.severity,
+            "code": self.code,
+            "message": self.message,
+            "file": self.file,
+            "object": self.object,
+            "image": self.image,
+            "other": self.other,
+        }
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,8 +46,8 @@ def add(
     check_ratios(ratios)
     path = from_user(path)
     name = check_name(name) if name is not None else default_name(path)
-    home = workspace / "datasets" / name
-    if there(home):
+    folder = workspace / "datasets" / name
+    if there(folder):
         raise _exists(name)
     source = open_source(path, progress, format)
     result = scan(source, ratios, seed, progress)
@@ -64,7 +64,7 @@ def add(
         counts=Counts.of(result.items, result.classes),
         findings=store.count_findings(result.findings),
     )
-    _create(home, dataset, result.items, result.findings)
+    _create(folder, dataset, result.items, result.findings)
     return dataset
 
 
@@ -116,7 +116,7 @@ def _read_all(workspace: Path) -> list[Dataset | tuple[str, DojangError]]:
 
 def load(workspace: Path, name: str) -> Dataset:
     """The dataset of that name; NotFound if there is none."""
-    return store.read_dataset(_home(workspace, name))
+    return store.read_dataset(home(workspace, name))
 
 
 def items(workspace: Path, name: str) -> list[Item]:
@@ -126,42 +126,49 @@ def items(workspace: Path, name: str) -> list[Item]:
 
 def open_items(workspace: Path, name: str) -> Items:
     """The same without making them all: a sequence that reads the items that are asked for."""
-    return store.open_items(_home(workspace, name))
+    return store.open_items(home(workspace, name))
 
 
 def findings(workspace: Path, name: str) -> list[Finding]:
     """What was found wrong when the dataset was added: errors first, then by file."""
-    return store.read_findings(_home(workspace, name))
+    return store.read_findings(home(workspace, name))
 
 
 def verify(workspace: Path, name: str) -> list[str]:
     """Paths of the items whose image is no longer there, as in Item.path. DojangError if the whole folder is gone."""
     dataset = load(workspace, name)
+    require(dataset)
+    return [item.path for item in items(workspace, name) if not there(dataset.image(item))]
+
+
+def require(dataset: Dataset) -> None:
+    """DojangError if the folder of the dataset is gone."""
     if not is_folder(dataset.root):
         hint = "Mount it or put it back, or add the dataset again from where it is now."
-        raise DojangError(f"The folder of {name}, {dataset.root}, is gone.", code="DATASET_GONE", hint=hint)
-    return [item.path for item in items(workspace, name) if not there(dataset.image(item))]
+        message = f"The folder of {dataset.name}, {dataset.root}, is gone."
+        raise DojangError(message, code="DATASET_GONE", hint=hint)
 
 
 def remove(workspace: Path, name: str) -> None:
     """Forget a dataset, broken or not. Its images and labels stay where they are."""
-    home = _home(workspace, name)
-    trash = home.with_name(f".{home.name}.{uuid.uuid4().hex[:8]}.tmp")
+    folder = home(workspace, name)
+    trash = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
-        home.rename(trash)
+        folder.rename(trash)
     except OSError as e:
-        raise disk_error(e, home) from e
+        raise disk_error(e, folder) from e
     shutil.rmtree(trash, ignore_errors=True)
-    sync_folder(home.parent)
+    sync_folder(folder.parent)
 
 
-def _home(workspace: Path, name: str) -> Path:
-    home = workspace / "datasets" / nfc(name)
-    if not _is_name(nfc(name)) or not is_folder(home):
+def home(workspace: Path, name: str) -> Path:
+    """The folder in the workspace that holds all that is known of the dataset; NotFound if there is none."""
+    found = workspace / "datasets" / nfc(name)
+    if not _is_name(nfc(name)) or not is_folder(found):
         names = ", ".join(dataset.name for dataset in list_datasets(workspace)[:10])
         hint = f"There are: {names}." if names else "Add one: dojang dataset add PATH."
         raise NotFound(f"There is no dataset named {name}.", hint=hint)
-    return home
+    return found
 
 
 def check_name(name: str) -> str:

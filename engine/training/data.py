@@ -79,9 +79,8 @@ def data_changed(spec: Spec) -> DojangError:
 def missing_images(name: str, paths: list[str]) -> DojangError:
     """Say which images of the data set cannot be read."""
     shown = "\n".join(paths[:NAMED]) + (f"\n… and {len(paths) - NAMED} more" if len(paths) > NAMED else "")
-    count = "An image is" if len(paths) == 1 else f"{len(paths)} images are"
     return DojangError(
-        f"{count} missing from the data set {name} or cannot be read:\n{shown}",
+        f"{_images(len(paths))} missing from the data set {name} or unreadable:\n{shown}",
         code="BAD_DATASET",
         hint="Put them back and resume, or add the folder as a new data set and train on that.",
     )
@@ -109,12 +108,16 @@ def _sort(dataset: Dataset, every: list[Item], workspace: Path, changed: int) ->
                 hint="Label some, or add the folder again with a split that gives each part a share.",
             )
     notes = [
-        text
+        f"{_images(count)} {text}"
         for count, text in (
-            (background, f"{background} images have no label file: they are taken as background."),
-            (unused, f"{unused} images have no usable annotation: they are left out."),
-            (changed, f"{changed} images have another size in bytes than when the data set was added."),
+            (background, "without a label file: taken as background."),
+            (unused, "without a usable annotation: left out."),
+            (changed, "of another size in bytes than when the data set was added."),
         )
         if count
     ]
     return Material(dataset, samples, notes)
+
+
+def _images(count: int) -> str:
+    return "1 image" if count == 1 else f"{count} images"

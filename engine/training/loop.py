@@ -59,7 +59,7 @@ class Loop:
     ) -> None:
         self.job, self.session, self.optimizer = job, session, optimizer
         self.spec, self.log, self.setting, self.requests = job.spec, job.log, setting, requests
-        self.average = Average(session.model)
+        self.average = Average(session.model, session.decay)
         self.scaler = torch.amp.GradScaler(setting.precision.device.type, enabled=setting.precision.scaled)
         self.at = Position()
         self.epoch_losses: Tensor | None = None  # running mean of the epoch so far, on the device
@@ -183,10 +183,8 @@ class Loop:
         if not patience or number - self.at.best_epoch < patience:
             return False
         if number < self.spec.epochs:
-            text = (
-                f"Stopped early: no better result on val in {patience} epochs; the best was epoch {self.at.best_epoch}."
-            )
-            self.log.append("log", level="info", text=text)
+            text = f"no better result on val in {patience} epochs; the best was epoch {self.at.best_epoch}"
+            self.log.append("log", level="info", text=f"Stopped early: {text}.")
         return True
 
     def _log_epoch(
@@ -258,9 +256,8 @@ class Loop:
         self.average.updates = state["updates"]
         saved = state["optimizer"]
         for old, group in zip(saved["param_groups"], self.optimizer.param_groups, strict=True):
-            old.update(
-                {key: group.get(key) for key in ("fused", "foreach", "capturable")}
-            )  # the device's, not the file's
+            for key in ("fused", "foreach", "capturable"):  # these belong to the device, which may be another one now
+                old[key] = group.get(key)
         self.optimizer.load_state_dict(saved)
         if state["scaler"] and self.scaler.is_enabled():
             self.scaler.load_state_dict(state["scaler"])

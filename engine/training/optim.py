@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from copy import deepcopy
 from typing import Any
 
@@ -78,24 +79,33 @@ def _arguments(name: str, lr: float, momentum: float) -> Group:
     return {"lr": lr, "betas": (momentum, 0.999)}
 
 
+def late_decay(updates: int) -> float:
+    """Next to no averaging in the first few thousand updates: ultralytics' numbers."""
+    return 0.9999 * (1 - math.exp(-updates / 2000))
+
+
+def even_decay(updates: int) -> float:
+    """An average over about the latest ninth of the training, however short it is (TensorFlow's rule)."""
+    return min(0.9998, (1 + updates) / (10 + updates))
+
+
 class Average:
     """A running average of everything floating in a model: it is what gets evaluated, exported and chosen from.
 
-    It follows closely in the first few thousand updates and slowly later: its decay is 0.9999 · (1 - e^(-n/2000)) after
-    n updates (ultralytics' numbers).
+    `decay` says, by the number of updates so far, what share of the average each update keeps.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, decay: Callable[[int], float]) -> None:
         self.model = deepcopy(model).eval().requires_grad_(False)
+        self.decay = decay
         self.updates = 0
         self._pairs: tuple[list[Tensor], list[Tensor]] | None = None
 
     def update(self, model: nn.Module) -> None:
         self.updates += 1
-        decay = 0.9999 * (1 - math.exp(-self.updates / 2000))
         if self._pairs is None:  # tensors are updated in place, so the lists are made once
             current = model.state_dict()
             floating = [k for k, v in self.model.state_dict().items() if v.dtype.is_floating_point]
             averaged = self.model.state_dict()
             self._pairs = [averaged[k] for k in floating], [current[k] for k in floating]
-        torch._foreach_lerp_(*self._pairs, 1 - decay)
+        torch._foreach_lerp_(*self._pairs, 1 - self.decay(self.updates))

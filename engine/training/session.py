@@ -52,6 +52,9 @@ class Session(Protocol):
     def evaluate(self, model: nn.Module, split: str, between: Between) -> Evaluation | None:
         """Losses and metrics of `model` on a split; None when `between` abandoned it."""
 
+    def decay(self, updates: int) -> float:
+        """What share of the averaged weights an update keeps, after so many updates (see `optim.Average`)."""
+
     def boosted(self) -> set[int]:
         """Ids of parameters that MuSGD trains at three times the rate."""
 

@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 Corners = tuple[Any, Any, Any, Any]
@@ -20,6 +21,18 @@ def image_bytes(width: int = 40, height: int = 30, kind: str = "JPEG", orientati
         exif[0x0112] = orientation
     out = io.BytesIO()
     image.save(out, kind, exif=exif) if orientation else image.save(out, kind)
+    return out.getvalue()
+
+
+def picture(seed: int, size: tuple[int, int] = (64, 48)) -> Image.Image:
+    """An image that looks like no other: smooth patches of colours."""
+    grid = np.random.default_rng(seed).integers(0, 256, (7, 7, 3), dtype=np.uint8)
+    return Image.fromarray(grid).resize(size, Image.Resampling.BICUBIC)
+
+
+def picture_bytes(seed: int, size: tuple[int, int] = (64, 48), kind: str = "JPEG") -> bytes:
+    out = io.BytesIO()
+    picture(seed, size).save(out, kind)
     return out.getvalue()
 
 

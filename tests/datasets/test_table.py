@@ -49,7 +49,8 @@ def test_path_and_label(tmp_path: Path, header: tuple[str, str] | None, name: st
 def test_a_column_says_the_split(tmp_path: Path) -> None:
     parts = ["train"] * 6 + ["valid"] * 2 + ["Testing", ""]
     path = table(
-        tmp_path / "set/labels.csv", [("image", "split", "label"), *((n, p, c) for (n, c), p in zip(ROWS, parts, strict=True))]
+        tmp_path / "set/labels.csv",
+        [("image", "split", "label"), *((n, p, c) for (n, c), p in zip(ROWS, parts, strict=True))],
     )
     dataset, _, found = add(tmp_path, path)
     assert [c.images for c in dataset.counts.per_split.values()] == [6, 2, 1]

@@ -23,7 +23,7 @@ from engine.events import read_all
 from engine.servers import local, supervisor
 from engine.versions import Version, Workspace
 from tests import logs
-from tests.played import engine_with, environment, pids, until
+from tests.played import end_all, engine_with, environment, pids, until
 
 SLEEPER = """
 import os, sys, time
@@ -37,6 +37,7 @@ with EventLog(version.events) as log:
     log.append("stage", stage="training")
     if not os.fork():
         time.sleep(60)
+        os._exit(0)
     while not version.control.exists():
         time.sleep(0.01)
     log.append("end", state="stopped")
@@ -50,8 +51,7 @@ def version(workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(local, "_environment", lambda: {**environment, "PYTHONPATH": str(fake)})
     made = logs.version(workspace)
     yield made
-    for pid in pids(made.path):
-        os.kill(pid, signal.SIGKILL)
+    end_all(made.path)
 
 
 @pytest.fixture
@@ -63,8 +63,7 @@ def trained(workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     made = logs.version(workspace)
     made.relabel(memo="wait")
     yield made
-    for pid in pids(made.path):
-        os.kill(pid, signal.SIGKILL)
+    end_all(made.path)
 
 
 def worker_of(version: Version) -> int:
@@ -114,6 +113,26 @@ def test_nobody_starts_it_twice(version: Version) -> None:
     with pytest.raises(DojangError) as caught:
         local.start(version)
     assert caught.value.code == "RUNNING"
+
+
+def test_of_two_who_start_it_at_once_one_does(version: Version) -> None:
+    outcomes: list[str] = []
+
+    def start() -> None:
+        try:
+            local.start(version)
+            outcomes.append("started")
+        except DojangError as e:
+            outcomes.append(e.code)
+
+    threads = [threading.Thread(target=start) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(outcomes) == ["RUNNING", "RUNNING", "RUNNING", "started"]
+    worker_of(version)
+    assert len(logs.only(read_all(version.events), "start")) == 1
 
 
 def test_a_killed_worker_is_lost_with_a_reason(version: Version) -> None:

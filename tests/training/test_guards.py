@@ -299,5 +299,5 @@ def test_unlabelled_images_are_said(workspace: Workspace, shapes: Path) -> None:
     assert ending(events) == "done"
     assert of_kind(events, "plan")[0]["train_images"] == 23
     texts = [e["text"] for e in of_kind(events, "log")]
-    assert any(t.startswith("1 images have no label file") for t in texts)
-    assert any(t.startswith("1 images have no usable annotation") for t in texts)
+    assert any(t.startswith("1 image without a label file") for t in texts)
+    assert any(t.startswith("1 image without a usable annotation") for t in texts)

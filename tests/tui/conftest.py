@@ -84,10 +84,12 @@ class Person:
     async def until(self, true: Callable[[], Any], limit: float = 8.0) -> None:
         """Wait for something; fail with what stands on the screen when it does not come."""
         end = time.monotonic() + limit
+        if true():
+            return
         while not true():
             if time.monotonic() > end:
                 raise AssertionError("it did not come; on the screen:\n" + self.text)
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.05)
         await self.rest()
 
     async def sees(self, *texts: str, limit: float = 8.0) -> None:

@@ -130,7 +130,9 @@ def write(version: Version, events: list[Event]) -> None:
         f.writelines(json.dumps(e, ensure_ascii=False) + "\n" for e in events)
 
 
-def version(workspace: Workspace, events: list[Event] = (), *, project: str = "default", label: Any = None, **spec: Any) -> Version:  # type: ignore[assignment]
+def version(
+    workspace: Workspace, events: list[Event] = (), *, project: str = "default", label: Any = None, **spec: Any
+) -> Version:  # type: ignore[assignment]
     """A version with that log; `label` is name, tags, memo."""
     settings = parse({"dataset": "shapes", "epochs": 10, **spec})
     found = workspace.project(project, create=True).create(settings, parse_label(label or {}))

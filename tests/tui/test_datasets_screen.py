@@ -23,7 +23,10 @@ def broken(tmp_path: Path) -> Path:
     """A Pascal VOC set with a box of no area."""
     return voc(
         tmp_path / "voc",
-        {f"{i}": xml([("cat", (1, 1, 9, 9)), ("dog", (5, 5, 5, 5))] if i == 3 else [("cat", (1, 1, 9, 9))]) for i in range(12)},
+        {
+            f"{i}": xml([("cat", (1, 1, 9, 9)), ("dog", (5, 5, 5, 5))] if i == 3 else [("cat", (1, 1, 9, 9))])
+            for i in range(12)
+        },
     )
 
 

@@ -26,7 +26,10 @@ def screen(person: Person) -> VersionScreen:
 def curves(person: Person) -> dict[str, list[tuple[float, float]]]:
     """Every point of every curve that the screen knows."""
     p = screen(person).progress
-    known = {**{f"step/{k}": s for k, s in p.step_series.items()}, **{f"epoch/{k}": s for k, s in p.epoch_series.items()}}
+    known = {
+        **{f"step/{k}": s for k, s in p.step_series.items()},
+        **{f"epoch/{k}": s for k, s in p.epoch_series.items()},
+    }
     return {name: list(zip(s.xs, s.ys, strict=True)) for name, s in known.items()}
 
 
@@ -43,12 +46,18 @@ async def test_a_training_is_followed_as_its_log_grows(workspace: Workspace, ope
     with made.held(version):
         async with opened(workspace, open_version=version.reference) as person:
             await person.sees("● preparing server", "○ preprocessing", "the first step is yet to come")
-            made.write(version, [*whole[2:plan], {"kind": "progress", "t": time.time(), "what": "preprocessing", "done": 30, "total": 400}])
+            made.write(
+                version,
+                [
+                    *whole[2:plan],
+                    {"kind": "progress", "t": time.time(), "what": "preprocessing", "done": 30, "total": 400},
+                ],
+            )
             await person.sees("✓ preparing server", "● preprocessing", "30/400")
             made.write(version, whole[plan:32])
             await person.sees("● training", "epoch 3/4", "step 4/10", "val", "212 img/s", "1.2 GiB", "box ", "lr ")
             await person.sees("mAP50", "best so far, kept", "by class, weakest first")
-            assert " left" in person.lines[0] and "training 60 %" in person.lines[0]
+            await person.until(lambda: " left" in person.lines[0] and "training 60 %" in person.lines[0])
             seen = {c.id: [len(s.xs) for s in c._view.series] for c in screen(person).query(Chart)}
             assert seen == {"chart-a": [24, 24, 24], "chart-b": [2, 2]}
 
@@ -125,13 +134,18 @@ async def test_a_log_that_is_begun_afresh_is_read_afresh(workspace: Workspace, o
 @pytest.mark.parametrize(
     ("state", "words"),
     [
-        ("failed", ("✗ failed", "The GPU has no memory left for batches of 64", "Train again with a smaller batch size")),
+        (
+            "failed",
+            ("✗ failed", "The GPU has no memory left for batches of 64", "Train again with a smaller batch size"),
+        ),
         ("lost", ("? lost", "The training ended without a last word", "Start it again: dojang resume")),
         ("stopped", ("■ stopped", "‖ training")),
         ("draft", ("○ draft",)),
     ],
 )
-async def test_what_ended_says_how_and_what_to_do(workspace: Workspace, opened: Open, state: str, words: tuple[str, ...]) -> None:
+async def test_what_ended_says_how_and_what_to_do(
+    workspace: Workspace, opened: Open, state: str, words: tuple[str, ...]
+) -> None:
     version = made.in_state(workspace, state)
     async with opened(workspace, (80, 24), open_version=version.reference) as person:
         await person.sees(*words)
@@ -206,7 +220,9 @@ async def test_stop_and_rename_from_the_version_itself(workspace: Workspace, ope
             assert version.control.exists()
 
 
-async def test_resume_from_the_version_itself(workspace: Workspace, opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_resume_from_the_version_itself(
+    workspace: Workspace, opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
     version = made.in_state(workspace, "stopped")
     started: list[Version] = []
     monkeypatch.setattr(local, "start", started.append)
@@ -217,7 +233,8 @@ async def test_resume_from_the_version_itself(workspace: Workspace, opened: Open
 
 
 async def test_a_log_of_a_hundred_thousand_steps_opens(workspace: Workspace, opened: Open) -> None:
-    version = made.version(workspace, [*(e := made.training(epochs=100, per_epoch=1000)), *made.ending(e, "done")], epochs=100)
+    events = made.training(epochs=100, per_epoch=1000)
+    made.version(workspace, [*events, *made.ending(events, "done")], epochs=100)
     async with opened(workspace) as person:
         await person.sees("✓ done")
         start = time.monotonic()

@@ -42,7 +42,9 @@ def listed(person: Person) -> list[str]:
 async def test_the_list_shows_states_metrics_and_counts(workspace: Workspace, opened: Open) -> None:
     async with opened(workspace) as person:
         assert listed(person) == ["V_4", "V_3", "V_2", "V_1", "V_0"]
-        await person.sees("0 running", "2 done", "1 failed", "✓ done", "✗ failed: out of", "■ stopped", "○ draft", "야간 학습")
+        await person.sees(
+            "0 running", "2 done", "1 failed", "✓ done", "✗ failed: out of", "■ stopped", "○ draft", "야간 학습"
+        )
         head = next(line for line in person.lines if "mAP50" in line)
         for column in ("mAP50", "50-95", "P", "R"):
             assert column in head
@@ -96,7 +98,13 @@ async def test_sorting_by_key_and_by_click(workspace: Workspace, opened: Open) -
 async def test_the_filter_narrows_as_one_types(workspace: Workspace, opened: Open) -> None:
     async with opened(workspace, (80, 24)) as person:
         await person.press("slash")
-        for text, left in (("yolov8s", ["V_2"]), ("night base", ["V_0"]), ("야간", ["V_1"]), ("stop", ["V_3"]), ("low", ["V_1"])):
+        for text, left in (
+            ("yolov8s", ["V_2"]),
+            ("night base", ["V_0"]),
+            ("야간", ["V_1"]),
+            ("stop", ["V_3"]),
+            ("low", ["V_1"]),
+        ):
             await person.press("ctrl+u")
             await person.type(text)
             assert listed(person) == left, text
@@ -221,9 +229,15 @@ async def test_sections_by_digit_and_quitting(workspace: Workspace, several: lis
     made.write(several[4], made.training(until=50))
     with made.held(several[4]):
         async with opened(workspace) as person:
-            for key, section in (("2", "Data sets"), ("3", "Servers"), ("5", "Settings"), ("1", "Versions"), ("2", "Data sets")):
+            for key, section in (
+                ("2", "Data sets"),
+                ("3", "Servers"),
+                ("5", "Settings"),
+                ("1", "Versions"),
+                ("2", "Data sets"),
+            ):
                 await person.press(key)
-                await person.until(lambda s=section: person.app.screen.SECTION == s)
+                await person.until(lambda s=section: s == person.app.screen.SECTION)
             await person.press("1", "enter")
             await person.until(lambda: isinstance(person.app.screen, VersionScreen))
             await person.press("3")

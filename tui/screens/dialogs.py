@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+
 class Dialog(ModalScreen[T], Generic[T]):
     """A window that Esc closes with the answer “no”."""
 
@@ -32,7 +33,7 @@ class Dialog(ModalScreen[T], Generic[T]):
     Dialog { align: center middle; background: $background 60%; }
     Dialog > Vertical { width: 72; max-width: 96%; height: auto; max-height: 94%; background: $surface; border: round $accent;
         padding: 0 2; border-title-color: $accent; border-title-style: bold; border-subtitle-color: $foreground-muted; }
-    Dialog VerticalScroll { height: auto; scrollbar-size-vertical: 1; }
+    Dialog VerticalScroll { height: auto; max-height: 84vh; }
     Dialog .text { height: auto; margin: 1 0; }
     Dialog .note { height: auto; color: $foreground-muted; }
     Dialog .wrong { height: auto; color: $error; }

@@ -163,7 +163,7 @@ class PathDialog(Dialog[tuple[str, str]]):
 class PathInput(Input):
     """An input whose Tab completes a path; with nothing more to complete it moves on as everywhere."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("tab", "complete", "complete", show=False, priority=True)]
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("tab", "complete", "complete", show=False)]
     _told = ""
 
     def action_complete(self) -> None:

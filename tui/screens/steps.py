@@ -170,6 +170,7 @@ class SettingsStep(Step):
     """
     _field: Field | None = None
     _soon: Timer | None = None
+
     def compose(self) -> Iterator[Widget]:
         names = [n for n in Spec.model_fields if n not in HIDDEN]
         with Horizontal():

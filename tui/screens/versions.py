@@ -256,7 +256,10 @@ class VersionsScreen(Page):
         trash = [t for t in self.dojang.workspace.trash() if t.project == self.dojang.workspace.current_project]
         newest: Trashed | None = trash[0] if trash else None
         if newest:
-            version = newest.restore()
+            try:
+                version = newest.restore()
+            except DojangError as e:
+                return self.complain(e)
             self.load()
             self.table.move_to(version.id)
             self.notify(f"{version.id} is back.", markup=False)

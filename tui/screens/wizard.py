@@ -54,12 +54,12 @@ class WizardScreen(Page):
     HORIZONTAL_BREAKPOINTS = [(0, "narrow"), (116, "wide")]
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "back", "back", tooltip="one step back; from the first, leave"),
-        Binding("ctrl+n", "next", "continue", tooltip="go on to the next step", priority=True),
-        Binding("ctrl+n", "begin", "start", tooltip="start the training, after a last yes or no", priority=True),
+        Binding("ctrl+n", "next", "continue", tooltip="go on to the next step"),
+        Binding("ctrl+n", "begin", "start", tooltip="start the training, after a last yes or no"),
         Binding("enter", "begin", "start", show=False),
         Binding("down,right", "app.focus_next", "next", show=False),
         Binding("up,left", "app.focus_previous", "previous", show=False),
-        Binding("ctrl+t", "first", "first step", tooltip="back to the first step", priority=True),
+        Binding("ctrl+t", "first", "first step", tooltip="back to the first step"),
         Binding("f1", "field_help", "explain", tooltip="the longer help of the setting you are in"),
         Binding("f6", "advanced", "advanced", tooltip="show or hide the advanced settings"),
         Binding("f7", "reset", "defaults", show=False, tooltip="set all settings back to their defaults"),

@@ -115,27 +115,19 @@ class Field(Horizontal):
         super().__init__(id=f"field-{name}")
         self.field, self.model = name, model
         self.info = specs.property_of(name, model)
-        self._value, self._options = value, options
+        self.editor: Line | Choice
+        if options is not None:
+            self.editor = Choice(self.info["title"], options, value, id=f"edit-{name}")
+        else:
+            auto = f"auto: {self.info['auto']}" if self.info.get("auto") else ""
+            self.editor = Line(value, placeholder=auto, id=f"edit-{name}", select_on_focus=False)
+        self._said = Static("", classes="note", markup=False)
         self._note = ""
 
     def compose(self) -> Iterator[Widget]:
         yield Static(self.info["title"], classes="label", markup=False)
-        if self._options is not None:
-            yield Choice(self.info["title"], self._options, self._value, id=f"edit-{self.field}")
-        else:
-            yield Line(
-                self._value,
-                placeholder=(self.info.get("auto") and f"auto: {self.info['auto']}") or "",
-                id=f"edit-{self.field}",
-                select_on_focus=False,
-            )
-        yield Static("", classes="note", markup=False)
-
-    @property
-    def editor(self) -> Line | Choice:
-        found = self.query_one(f"#edit-{self.field}")
-        assert isinstance(found, (Line, Choice))
-        return found
+        yield self.editor
+        yield self._said
 
     def tell(self, problem: str, default: str) -> None:
         """Show what is wrong, else whether the value is the default, else the range."""
@@ -153,10 +145,9 @@ class Field(Horizontal):
         if text == self._note:
             return
         self._note = text
-        note = self.query_one(".note", Static)
-        note.update(text)
-        note.set_class(bool(problem), "bad")
-        note.set_class(changed, "changed")
+        self._said.update(text)
+        self._said.set_class(bool(problem), "bad")
+        self._said.set_class(changed, "changed")
         self.editor.set_class(bool(problem), "-bad")
 
 
@@ -217,6 +208,9 @@ class Form(VerticalScroll, can_focus=False):
     ) -> None:
         super().__init__(id=id)
         self._parts, self._start, self._options = parts, dict(values), options
+        self.fields: list[Field] = []
+        self._headings: list[Heading] = []
+        self._told = True
 
     def compose(self) -> Iterator[Widget]:
         first = True
@@ -228,7 +222,8 @@ class Form(VerticalScroll, can_focus=False):
                 plain = [n for n in members if not specs.property_of(n, model).get("advanced")]
                 more = [n for n in members if n not in plain]
                 with Vertical(classes="" if plain else "advanced"):
-                    yield Heading(section, more, first)
+                    self._headings.append(Heading(section, more, first))
+                    yield self._headings[-1]
                     first = False
                     for name in plain:
                         yield self._field(name, model)
@@ -245,11 +240,9 @@ class Form(VerticalScroll, can_focus=False):
             if info.get("type") == "boolean":
                 words_ = ["yes", "no"]
             options = [(w, w, "") for w in words_] or None
-        return Field(name, model, as_text(self._start.get(name, specs.default_of(name, model))), options)
-
-    @property
-    def fields(self) -> list[Field]:
-        return list(self.query(Field))
+        value = as_text(self._start.get(name, specs.default_of(name, model)))
+        self.fields.append(Field(name, model, value, options))
+        return self.fields[-1]
 
     def values(self) -> dict[str, Any]:
         """What stands in the form, as typed; empty where empty means “auto”, and left out where it means nothing."""
@@ -279,7 +272,7 @@ class Form(VerticalScroll, can_focus=False):
             field.tell(problems.get(field.field, ""), default)
             if field.editor.value.strip() != default:
                 changed.add(field.field)
-        for heading in self.query(Heading):
+        for heading in self._headings:
             heading.tell(changed, self.show_all)
 
     def reveal(self, name: str) -> None:
@@ -291,12 +284,22 @@ class Form(VerticalScroll, can_focus=False):
 
     def watch_show_all(self) -> None:
         self.set_class(self.show_all, "all")
-        self.post_message(self.Changed(self))
+        self._tell_changed()
 
     @on(Input.Changed)
     @on(Choice.Changed)
     def _edited(self, event: Message) -> None:
         event.stop()
+        self._tell_changed()
+
+    def _tell_changed(self) -> None:
+        """Once for all that changed at one go, as when all values are set back."""
+        if self._told:
+            self._told = False
+            self.call_later(self._changed)
+
+    def _changed(self) -> None:
+        self._told = True
         self.post_message(self.Changed(self))
 
     def on_descendant_focus(self, event: Any) -> None:

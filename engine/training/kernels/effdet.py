@@ -28,6 +28,7 @@ from engine.training.kernels.effdet_data import SquareDataset, Targets, dense, d
 from engine.training.kernels.effdet_model import Design, build, fitting_anchor_scale, stock_anchor_scale
 from engine.training.kernels.ultralytics_data import KEEP_SHARE, Counters, arguments
 from engine.training.kernels.ultralytics_metrics import Judge
+from engine.training.optim import even_decay
 from engine.training.randomness import EndlessBatches
 from engine.training.session import Batch, Between, Evaluation
 
@@ -146,6 +147,9 @@ class Detector:
         if self.precision.channels_last:
             moved["img"] = moved["img"].to(memory_format=torch.channels_last)
         return moved
+
+    def decay(self, updates: int) -> float:
+        return even_decay(updates)
 
     def boosted(self) -> set[int]:
         return set()

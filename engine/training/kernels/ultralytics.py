@@ -29,6 +29,7 @@ from engine.training.environment import Precision, free_memory, worker_count
 from engine.training.kernels import ultralytics_weights
 from engine.training.kernels.ultralytics_data import KEEP_SHARE, Counters, ManifestDataset, arguments
 from engine.training.kernels.ultralytics_metrics import Judge
+from engine.training.optim import late_decay
 from engine.training.randomness import EndlessBatches
 from engine.training.session import Batch, Between, Evaluation
 
@@ -176,6 +177,9 @@ class Detector:
             moved["img"] = moved["img"].to(memory_format=torch.channels_last)
         return moved
 
+    def decay(self, updates: int) -> float:
+        return late_decay(updates)
+
     def boosted(self) -> set[int]:
         return {id(p) for p in self.model.model[-1].cv3.parameters()}
 
@@ -195,9 +199,7 @@ class Detector:
             if not between(done, len(loader)):
                 return None
             batch = self._to_device(batch)
-            with (
-                self.precision.autocast() if self.precision.scaled else torch.autocast(self.device.type, enabled=False)
-            ):
+            with torch.autocast(self.device.type, dtype=torch.float16, enabled=self.precision.scaled):
                 found = model(batch["img"])
                 parts = torch.stack(list(model.loss(batch, found)[1].values())).float()
             sums = parts if sums is None else sums + parts
