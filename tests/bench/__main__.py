@@ -3,6 +3,6 @@
 import subprocess
 import sys
 
-for name in ("app", "loop"):
+for name in ("app", "loop", "datasets"):
     print(f"── {name}", flush=True)
     subprocess.run([sys.executable, "-m", f"tests.bench.{name}"], check=True)

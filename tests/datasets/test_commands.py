@@ -28,8 +28,9 @@ class Result:
         return json.loads(self.out)
 
 
-def test_a_format_may_be_given(tmp_path: Path, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folders(root, {"cat": 3, "dog": 3})
+def test_a_format_may_be_given(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = folders(tmp_path / "pets", {"cat": 3, "dog": 3})
+    put(root / "labels.csv", "cat/cat_00.jpg,dog\n")
     found = Result(tmp_path, capsys, "add", str(root), "--format", "imagefolder", "--json").json
     assert (found["format"], found["task"], found["per_class"]["cat"]) == ("imagefolder", "classify", 3)
     wrong = Result(tmp_path, capsys, "add", str(root), "--name", "b", "--format", "coco")

@@ -81,7 +81,7 @@ class Person:
     def footer(self) -> str:
         return self.lines[-1]
 
-    async def until(self, true: Callable[[], Any], limit: float = 8.0) -> None:
+    async def until(self, true: Callable[[], Any], limit: float = 40.0) -> None:
         """Wait for something; fail with what stands on the screen when it does not come."""
         end = time.monotonic() + limit
         if true():
@@ -92,7 +92,7 @@ class Person:
             await asyncio.sleep(0.05)
         await self.rest()
 
-    async def sees(self, *texts: str, limit: float = 8.0) -> None:
+    async def sees(self, *texts: str, limit: float = 40.0) -> None:
         await self.until(lambda: all(t in self.text for t in texts), limit)
 
 

@@ -259,7 +259,8 @@ class VersionsScreen(Page):
             try:
                 version = newest.restore()
             except DojangError as e:
-                return self.complain(e)
+                self.complain(e)
+                return
             self.load()
             self.table.move_to(version.id)
             self.notify(f"{version.id} is back.", markup=False)
