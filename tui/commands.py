@@ -174,11 +174,7 @@ def _show_dataset(a: Arguments, name: str) -> None:
     found = registry.load(path, name)
     findings = registry.findings(path, found.name)
     if a.json:
-        listed = [
-            {"severity": f.severity, "code": f.code, "message": f.message, "file": f.file, "object": f.object}
-            for f in findings
-        ]
-        return _json({**found.to_json(), "findings": listed})
+        return _json({**found.to_json(), "findings": [finding.to_json() for finding in findings]})
     counts = found.counts
     _out(f"{found.name}: {found.task}, {found.format}, {found.root}")
     made = f"made here {found.split}" if found.split_source == "made" else "the set's own"

@@ -25,7 +25,7 @@ from engine.datasets.files import (
     relative,
     sayable,
 )
-from engine.datasets.formats import Defect, Entry, Labels, Source
+from engine.datasets.formats import MOST_OBJECTS, TOO_MANY, Defect, Entry, Labels, Source
 from engine.datasets.images import is_image
 from engine.datasets.jsonstream import is_number, stream
 from engine.datasets.model import SPLITS, Box, Finding, Progress, Split
@@ -263,6 +263,8 @@ def _note_unlisted(entries: dict[str, Entry], root: Path, findings: list[Finding
 
 def parse_told(told: Told, size: tuple[int, int], names: tuple[str, ...]) -> Labels:
     """The objects of one image of `size` (width, height) in pixels. COCO's boxes are left, top, width and height."""
+    if len(told.rows) > MOST_OBJECTS:
+        raise Unreadable("too_large", TOO_MANY)
     labels = Labels()
     if all(told.size) and told.size != size:
         message = (

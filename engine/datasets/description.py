@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,6 +57,7 @@ def _load(path: Path) -> dict[Any, Any]:
     try:
         text = read_text(path, SIZE_LIMIT)
         loader = yaml.SafeLoader(text)
+        loader.compose_node = _counted(loader.compose_node, path)  # type: ignore[method-assign]
         try:
             node = loader.get_single_node()
             if node is None:
@@ -78,6 +80,20 @@ def _load(path: Path) -> dict[Any, Any]:
     if not isinstance(data, dict):
         raise _bad(path, "it has to consist of `key: value` lines (train, val, names).")
     return data
+
+
+def _counted(compose: Callable[..., yaml.Node | None], path: Path) -> Callable[..., yaml.Node | None]:
+    """`compose`, which makes a value of the document, but no more than NODE_LIMIT times: each takes a kilobyte."""
+    count = 0
+
+    def counted(*arguments: Any) -> yaml.Node | None:
+        nonlocal count
+        count += 1
+        if count > NODE_LIMIT:
+            raise _bad(path, f"it holds more than {NODE_LIMIT:,} values.")
+        return compose(*arguments)
+
+    return counted
 
 
 def _expanded(root: yaml.Node) -> int:

@@ -66,6 +66,14 @@ def is_folder(path: str | Path) -> bool:
         return False
 
 
+def size_of(path: str | Path) -> int:
+    """Bytes of the file; 0 if it cannot be asked, which reading it will say better."""
+    try:
+        return Path(path).stat().st_size
+    except (OSError, ValueError):
+        return 0
+
+
 def read_text(path: str | Path, limit: int) -> str:
     """The text of a small regular UTF-8 file, with or without a byte-order mark; Unreadable says what is wrong."""
     data = read_bytes(path, limit)

@@ -10,6 +10,8 @@ from typing import Any
 from engine.datasets.files import LABEL_LIMIT
 from engine.datasets.model import Box, Finding, Format, Part, Severity, Task
 
+MOST_OBJECTS = 50_000  # on one image; each takes a few hundred bytes
+TOO_MANY = f"The image has more than {MOST_OBJECTS:,} objects."
 MOST_DEFECTS = 50  # of one file, reported one by one; a file of another kind would flood the findings
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from engine.datasets.boxes import box_in_pixels
 from engine.datasets.classes import clean_class, listed_classes
 from engine.datasets.files import Unreadable, images_below, inside, is_file, named, nfc, read_bytes, relative, walk
-from engine.datasets.formats import Defect, Entry, Labels, Source
+from engine.datasets.formats import MOST_OBJECTS, TOO_MANY, Defect, Entry, Labels, Source
 from engine.datasets.images import is_image
 from engine.datasets.jsonstream import is_number, load
 from engine.datasets.model import SPLITS, Box, Finding, Progress, Split
@@ -90,6 +90,8 @@ def parse_shapes(data: bytes, size: tuple[int, int]) -> Labels:
     shapes = found.get("shapes") if isinstance(found, dict) else None
     if not isinstance(shapes, list):
         raise Unreadable("bad_labelme", "The file has no list of `shapes`, so it is not labelme's.")
+    if len(shapes) > MOST_OBJECTS:
+        raise Unreadable("too_large", TOO_MANY)
     labels = Labels()
     written = (found.get("imageWidth"), found.get("imageHeight"))
     if all(isinstance(side, int) and side > 0 for side in written) and written != size:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from io import StringIO
 
 from engine.datasets.files import Unreadable
-from engine.datasets.formats import Defect, Labels
+from engine.datasets.formats import MOST_OBJECTS, TOO_MANY, Defect, Labels
 from engine.datasets.model import Box
 
 TOLERANCE = 0.01  # beyond 0 and 1; what ultralytics lets through
@@ -24,8 +25,10 @@ def parse_rows(data: bytes, size: tuple[int, int], classes: int, keypoints: int 
         raise Unreadable("bad_encoding", f"The label file is not UTF-8 text (byte {e.start + 1}).") from e
     labels = Labels()
     seen: set[tuple[float, ...]] = set()
-    rows = [columns for line in text.splitlines() if (columns := line.split())]
+    rows = (columns for line in StringIO(text, newline=None) if (columns := line.split()))
     for number, columns in enumerate(rows, 1):
+        if number > MOST_OBJECTS:
+            raise Unreadable("too_large", TOO_MANY)
         values = _numbers(columns, number, keypoints, labels)
         if values is None or (cls := _class(columns[0], values[0], number, classes, labels)) is None:
             continue

@@ -6,18 +6,22 @@ import os
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from engine.datasets.classes import by_frequency
-from engine.datasets.files import MOST_IMAGES, Unreadable, existing, nfc, read_bytes, relative
+from engine.datasets.files import MOST_IMAGES, Unreadable, existing, nfc, read_bytes, relative, size_of
 from engine.datasets.formats import Entry, Labels, Source
 from engine.datasets.images import BadImage, ImageSize, measure
 from engine.datasets.model import SEVERITIES, Box, Finding, Item, Part, Progress, SplitSource
 from engine.datasets.split import make_split
 from engine.errors import DojangError
 
+LARGE_FILE = 1 << 20  # bytes of an annotation that is read alone
+LARGE = Lock()
 CHUNK = 32  # images a thread reads between two calls of progress
 
 
@@ -108,14 +112,21 @@ def _read(entry: Entry, source: Source) -> _Read:
         return read
     file = relative(label, source.root)
     try:
-        told = read_bytes(label, source.limit) if entry.given is None else entry.given
-        read.labels = source.parse(told, (size.width, size.height))
+        read.labels = _parse(source, entry, label, (size.width, size.height))
         read.size = size
     except Unreadable as e:
         read.findings.append(Finding("error", e.code, f"{e.message} Its image is left out.", file, image=image))
         return read
     read.findings += [Finding(d.severity, d.code, d.message, file, d.object, image) for d in read.labels.defects]
     return read
+
+
+def _parse(source: Source, entry: Entry, label: str, size: tuple[int, int]) -> Labels:
+    """What the annotation says; large files one at a time, since text of a few bytes a value unfolds to much more."""
+    if entry.given is not None:
+        return source.parse(entry.given, size)
+    with LARGE if size_of(label) > LARGE_FILE else nullcontext():
+        return source.parse(read_bytes(label, source.limit), size)
 
 
 def _classes(source: Source, usable: list[_Read]) -> tuple[str, ...]:

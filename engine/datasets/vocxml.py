@@ -9,7 +9,7 @@ from xml.parsers import expat
 from engine.datasets.boxes import box_in_pixels
 from engine.datasets.classes import clean_class
 from engine.datasets.files import Unreadable
-from engine.datasets.formats import Defect, Labels
+from engine.datasets.formats import MOST_OBJECTS, TOO_MANY, Defect, Labels
 
 DEEPEST = 50  # levels of XML
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -92,6 +92,8 @@ class _Reader:
         if len(self._path) > DEEPEST:
             raise Unreadable("unsafe_xml", f"The annotation is nested more than {DEEPEST} levels deep.")
         if len(self._path) == 2 and tag == "object":
+            if len(self.objects) == MOST_OBJECTS:
+                raise Unreadable("too_large", TOO_MANY)
             self.objects.append(_Object())
 
     def text(self, data: str) -> None:

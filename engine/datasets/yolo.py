@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from pathlib import Path
 
@@ -26,6 +27,9 @@ from engine.datasets.model import SPLITS, Finding, Progress, Severity, Split
 from engine.datasets.rows import parse_rows
 from engine.datasets.split import settle
 from engine.errors import DojangError
+
+WILD = re.compile(r"[*?]+")
+MOST_WILD = 8  # wildcards in a pattern
 
 
 def read_yolo(path: Path, progress: Progress | None = None) -> Source:
@@ -60,11 +64,34 @@ def _root(description: Description) -> Path:
 
 
 def _place(root: Path, place: str) -> str | None:
-    """Where `place` is. Exporters write one `../` too many, and ultralytics forgives it; so it is forgiven here."""
+    """Where `place` is. Exporters write one `../` too many, and ultralytics forgives it; so it is forgiven here.
+
+    Of a pattern it is the folder that all it may match lies in.
+    """
     for text in (place, place.removeprefix("../")):
         if found := existing(absolute(text, root)):
             return found
+    if fixed := _fixed(place):
+        return existing(absolute(fixed, root))
     return None
+
+
+def _fixed(place: str) -> str | None:
+    """The folders of a pattern such as `images/*/train` before its first wildcard; None if `place` is none.
+
+    One may not lead out of the root, and not have so many wildcards that matching takes for ever.
+    """
+    parts = place.removeprefix("./").split("/")
+    wild = [i for i, part in enumerate(parts) if WILD.search(part)]
+    if not wild or place.startswith("/") or ".." in parts or len(WILD.findall(place)) > MOST_WILD:
+        return None
+    return "/".join(parts[: wild[0]]) or "."
+
+
+def _matcher(place: str) -> re.Pattern[str]:
+    """What matches a path from the root, or the folders that it begins with: `**` any number of them, `*` and `?` one."""
+    text = re.escape(place.removeprefix("./")).replace(r"\*\*/", "(?:[^/]+/)*").replace(r"\*\*", ".*")
+    return re.compile(text.replace(r"\*", "[^/]*").replace(r"\?", "[^/]") + "(?:/.*)?")
 
 
 class _Reader:
@@ -84,7 +111,9 @@ class _Reader:
         found: list[str] = []
         for place in self.description.places[split]:
             where = self.place(place)
-            if where is None:
+            if where and _fixed(place) and not existing(absolute(place, self.root)):
+                found += self._matching(place, where)
+            elif where is None:
                 self._note("warning", "missing_split", f"{split} names {place!r}, which does not exist.")
             elif is_folder(where):
                 below = images_below(where, self.findings, self.root, self.progress)
@@ -97,6 +126,14 @@ class _Reader:
             else:
                 self._note("error", "bad_split", f"{split} names {place!r}: not a folder, image or .txt list.")
         return list(dict.fromkeys(found))
+
+    def _matching(self, place: str, below: str) -> list[str]:
+        """Images that a pattern names, or that lie in folders which it names."""
+        matches = _matcher(nfc(place)).fullmatch
+        images = images_below(below, self.findings, self.root, self.progress)
+        found = [image for image in images if matches(nfc(relative(image, self.root)))]
+        self._whole.update(str(Path(image).parent) for image in found)
+        return found
 
     def _note(self, severity: Severity, code: str, message: str) -> None:
         self.findings.append(Finding(severity, code, message, relative(self.description.path, self.root)))

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
+from engine.datasets import description
 from engine.datasets.description import load_description
 from engine.errors import DojangError
 from tests.datasets.make import put
@@ -112,3 +115,19 @@ def test_ordinary_aliases_are_fine(tmp_path: Path) -> None:
 
 def test_a_huge_file_is_not_read(tmp_path: Path) -> None:
     assert "at most" in fault(tmp_path, b"#" * (5 << 20))
+
+
+def test_what_holds_too_much_is_not_read_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(description, "NODE_LIMIT", 1000)
+    composed = 0
+    compose = yaml.SafeLoader.compose_node
+
+    def count(*arguments: Any) -> Any:
+        nonlocal composed
+        composed += 1
+        return compose(*arguments)
+
+    monkeypatch.setattr(yaml.SafeLoader, "compose_node", count)
+    with pytest.raises(DojangError, match="more than 1,000 values"):
+        load_description(put(tmp_path / "data.yaml", "train: x\nnames: [" + "[]," * 5000 + "]"))
+    assert composed <= 1001

@@ -259,3 +259,29 @@ def test_a_set_without_anything_usable_says_why(workspace: Path, tmp_path: Path)
     with pytest.raises(DojangError) as error:
         add(workspace, root)
     assert error.value.code == "NO_IMAGES" and "images/train/0.jpg: The image file is empty" in error.value.hint
+
+
+@pytest.mark.parametrize(
+    ("pattern", "found"),
+    [
+        ("images/*/train", "ab"),
+        ("images/**/train", "abd"),
+        ("images/?/train/*.jpg", "ab"),
+        ("images/**", "abcd"),
+        ("**/train/a.jpg", "a"),
+        ("./images/a/tr*", "a"),
+        ("images/[ab]/train", ""),
+        ("../set/images/*/train", ""),
+        ("/*/*", ""),
+        ("images/*a*a*a*a*a*a*a*a*a*b", ""),
+    ],
+)
+def test_patterns(workspace: Path, tmp_path: Path, pattern: str, found: str) -> None:
+    rows = {"a/train/a": ROW, "b/train/b": ROW, "b/other/c": ROW, "c/deep/train/d": ROW, "val/e": ROW}
+    root = yolo(tmp_path / "set", rows, f"train: ['{pattern}', images/val]\nval: images/val\n{NAMES}")  # type: ignore[arg-type]
+    (root / "round").symlink_to(root)
+    _, items, notes = add(workspace, root)
+    assert "".join(sorted(Path(path).stem for path in items if not path.startswith("images/val"))) == found.replace(
+        "e", ""
+    )
+    assert ("missing_split", "data.yaml", None) in where(notes) or found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,6 +28,7 @@ from engine.training.kernels.effdet_model import (
     configuration,
     fitting_anchor_scale,
     stock_anchor_scale,
+    useful_levels,
 )
 from engine.training.kernels.ultralytics_data import arguments
 from engine.training.kernels.ultralytics_metrics import Judge
@@ -89,17 +91,18 @@ def test_an_image_lies_in_the_top_left_corner_and_its_boxes_with_it(draw: Draw, 
 
 
 def test_targets_are_the_librarys_own(draw: Draw) -> None:
-    """Matched where images are loaded and spread out on the device: the very losses of effdet's own matching."""
+    """Matched where images are loaded and spread out on the device: the very results of effdet's own matching."""
     from effdet import create_model_from_config
 
+    design = Design("efficientdet_d0", 3, 128, 1.0)  # whose anchors are all of use
     data = dataset([draw(128, 96, Box(0, 0.3, 0.3, 0.3, 0.4), Box(2, 0.7, 0.6, 0.3, 0.3)), draw(64, 64)])
-    batch = Targets(D0)([data[0], data[1]])
+    batch = Targets(design)([data[0], data[1]])
     assert batch["counts"].tolist()[0] > 0 and batch["counts"].tolist()[1] == 0
-    config = configuration(D0)
+    config = configuration(design)
     theirs = create_model_from_config(
         config, bench_task="train", bench_labeler=True, pretrained=False, pretrained_backbone=False
     )
-    ours = build(D0)
+    ours = build(design)
     ours.load_state_dict(theirs.state_dict())
     image = torch.rand(2, 3, 128, 128)
     pairs = [
@@ -112,6 +115,19 @@ def test_targets_are_the_librarys_own(draw: Draw) -> None:
     expected = theirs(image, {"bbox": [p[0] for p in pairs], "cls": [p[1] for p in pairs], **sizes})
     found = ours(image, {**dense(batch, config), **sizes})
     assert all(torch.equal(found[k], expected[k]) for k in ("loss", "class_loss", "box_loss", "detections"))
+
+
+def test_levels_too_coarse_for_any_object_detect_nothing() -> None:
+    assert [useful_levels(configuration(replace(D0, anchor_scale=s))) for s in (1.0, 2.0, 3.0, 4.0)] == [5, 4, 3, 3]
+    assert useful_levels(configuration(Design("efficientdet_d0", 3, 512, 4.0))) == 5
+    assert useful_levels(configuration(Design("efficientdet_d7", 3, 1536, 5.0))) == 5
+    model = build(D0).eval()
+    classes = [torch.full((1, 27, n, n), -10.0) for n in (16, 8, 4, 2, 1)]
+    boxes = [torch.zeros(1, 36, n, n) for n in (16, 8, 4, 2, 1)]
+    classes[4] += 20
+    assert model.detect(classes, boxes, torch.tensor([[128.0, 128.0]]))[..., 4].max() < 0.001
+    classes[3] += 20
+    assert model.detect(classes, boxes, torch.tensor([[128.0, 128.0]]))[..., 4].max() > 0.99
 
 
 class Oracle(torch.nn.Module):
@@ -143,7 +159,7 @@ def test_there_and_back_a_perfect_model_is_judged_perfect(draw: Draw, tmp_path: 
     model = build(D0).eval()
     target = dense(batch, model.config)
     model.model = Oracle(model.model, target, 3)
-    found = model(batch["img"].float(), {**target, "img_scale": torch.ones(3), "img_size": batch["content"]})
+    found = model(batch["img"].float(), {**target, "img_size": batch["content"]})
     judge = Judge(loader, tmp_path, args=_args(samples))
     judge.device, judge.data = torch.device("cpu"), {}
     judge.init_metrics(SimpleNamespace(names=dict(enumerate(NAMES))))
@@ -186,7 +202,7 @@ def test_anchors_fit_the_boxes() -> None:
 
 def test_no_more_predictions_are_picked_than_there_are() -> None:
     config = configuration(Design("efficientdet_d0", 1, 128, 4.0))
-    assert config.max_detection_points == anchor_count(config) < 5000
+    assert config.max_detection_points == anchor_count(config, useful_levels(config)) < 5000
     assert configuration(Design("efficientdet_d0", 80, 512, 4.0)).max_detection_points == 5000
 
 

@@ -17,7 +17,8 @@ from tui.app import DojangApp
 from tui.keys import HANGUL, display
 from tui.screens.dialogs import MOVING, Ask, Confirm, Help, Note, Pick
 from tui.screens.paths import PathDialog
-from tui.widgets.chrome import KeyBar, action_of, typed, working_bindings
+from tui.screens.version import Views
+from tui.widgets.chrome import KeyBar, Sections, action_of, typed, working_bindings
 
 Way = Callable[[Person], Awaitable[None]]
 
@@ -257,3 +258,12 @@ async def test_clicks_on_sections_and_buttons(full: Workspace, opened: Open) -> 
         await person.press("x")
         await person.pilot.click("#no")
         await person.until(lambda: not isinstance(person.app.screen, Confirm))
+        for section in ("Servers", "Settings", "Data sets", "Versions"):
+            await person.pilot.click(Sections, offset=(person.lines[1].index(section), 0))
+            await person.until(lambda wanted=section: wanted == person.app.screen.SECTION)
+        person.app.open_version("V_0")
+        await person.sees("val, by class")
+        for view, shown in (("Log", "epoch 10: mAP50 val"), ("Curves", "train loss"), ("Summary", "val, by class")):
+            row = next(y for y, line in enumerate(person.lines) if "Curves   Summary" in line)
+            await person.pilot.click(Views, offset=(person.lines[row].index(view), 0))
+            await person.sees(shown)

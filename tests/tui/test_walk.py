@@ -111,7 +111,7 @@ def test_from_nothing_to_a_finished_version_though_the_app_is_killed(tmp_path: P
     second.press(ENTER)
     second.sees("train loss", "epoch [1-4]/4")
     second.sees("✓ done", limit=150)
-    assert steps(version) == list(range(1, 13))
+    assert steps(version) == list(range(1, 13)), version.events.read_text()
     if "val, by class" not in second.text:  # it ended before our eyes: the curves stay, Tab leads on
         second.press(TAB)
     second.sees("val, by class", "weights", "best.pt")

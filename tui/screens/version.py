@@ -10,6 +10,7 @@ from textual import work
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.content import Content
+from textual.events import Click
 from textual.widget import Widget
 from textual.widgets import ContentSwitcher, Static
 from textual.worker import get_current_worker
@@ -98,6 +99,14 @@ class Views(LineWidget):
         for name in VIEWS:
             pieces += [(name, "current" if name == self.current else "muted"), ("   ", "")]
         return [(*pieces, (sign("─") * max(0, width - sum(len(t) for t, _ in pieces)), "track"))]
+
+    def on_click(self, event: Click) -> None:
+        left = 0
+        for name in VIEWS:
+            right = left + len(name) + 3
+            if left <= event.x - self.gutter.left < right and isinstance(self.screen, VersionScreen):
+                self.screen.show_view(name)
+            left = right
 
 
 class LogPane(LineWidget):
@@ -269,7 +278,7 @@ class VersionScreen(Page):
         if self.is_mounted:
             self._tick()
             self._draw()
-            self._show_view("Summary" if self.progress.ended == "done" else "Curves")
+            self.show_view("Summary" if self.progress.ended == "done" else "Curves")
 
     def _tick(self) -> None:
         """What changes with the clock or with the lock: state, elapsed, remaining."""
@@ -358,7 +367,7 @@ class VersionScreen(Page):
         if error:
             place.update(Content.assemble(words.clean(error["message"]), "\n", (error["hint"], "$foreground")))
 
-    def _show_view(self, name: str) -> None:
+    def show_view(self, name: str) -> None:
         self.query_one(ContentSwitcher).current = f"view-{name}"
         self.query_one("#views", Views).show(name)
         if name == "Curves":
@@ -380,7 +389,11 @@ class VersionScreen(Page):
         elif view == "Settings":
             self.query_one("#settings", Facts).show(settings_text(self.version, p))
         elif view == "Log":
+            place = self.query_one("#view-Log", VerticalScroll)
+            at_end = place.max_scroll_y - place.scroll_y < 2
             self.query_one("#whole-log", Facts).show(self._log_text())
+            if at_end:  # the newest line stays in sight, unless one has gone up to read
+                self.call_after_refresh(place.scroll_end, animate=False)
 
     def _log_text(self) -> list[Fact]:
         lines: list[Fact] = []
@@ -392,7 +405,8 @@ class VersionScreen(Page):
             Content(""),
             Content.styled(f"what the worker printed: {self.version.train_log}", "$foreground-muted"),
         ]
-        return [*lines, *(Content(words.clean(line)) for line in tail(self.version.train_log))]
+        printed = tail(self.version.train_log) or ["nothing yet" if self.state in LIVE else "nothing"]
+        return [*lines, *(Content(words.clean(line)) for line in printed)]
 
     # Doing
 
@@ -401,6 +415,8 @@ class VersionScreen(Page):
             return self.state in LIVE
         if action == "resume":
             return self.state in ("stopped", "failed", "lost", "draft")
+        if action == "log":
+            return self.is_mounted and self.query_one(ContentSwitcher).current != "view-Log"
         if action in ("charts", "zoom", "log_scale", "smooth"):
             there = self.is_mounted and self.query_one(ContentSwitcher).current == "view-Curves"
             return there and (action != "zoom" or self.curves.can_zoom)
@@ -411,10 +427,10 @@ class VersionScreen(Page):
 
     def action_view(self, by: int) -> None:
         here = VIEWS.index(self.query_one("#views", Views).current)
-        self._show_view(VIEWS[(here + by) % len(VIEWS)])
+        self.show_view(VIEWS[(here + by) % len(VIEWS)])
 
     def action_log(self) -> None:
-        self._show_view("Log")
+        self.show_view("Log")
 
     def action_charts(self) -> None:
         self.curves.next_charts(self.progress)

@@ -49,7 +49,7 @@ class WizardScreen(Page):
     WizardScreen.wide #line { display: none; }
     WizardScreen #columns { layout: vertical; height: auto; padding: 0 1; }
     WizardScreen.wide #columns { layout: horizontal; }
-    WizardScreen #columns Facts { height: auto; width: 1fr; padding: 0 1 1 0; }
+    WizardScreen #columns Facts { height: auto; width: 1fr; padding: 0 3 1 0; }
     """
     HORIZONTAL_BREAKPOINTS = [(0, "narrow"), (116, "wide")]
     BINDINGS: ClassVar[list[BindingType]] = [

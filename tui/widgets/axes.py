@@ -44,7 +44,7 @@ def linear_ticks(low: float, high: float, rows: int, label: Formatter | None = N
     """Round ticks around `low` … `high`, on an axis of `rows` cells."""
     if high - low <= max(max(abs(high), abs(low)) * 1e-9, SMALLEST):
         pad = abs(high) * 0.1 or 1.0
-        low, high = low - pad, high + pad
+        low, high = (0.0, pad) if high == 0 else (low - pad, high + pad)  # nothing shown here falls below nought
     steps = {nice_step(high - low, count) for count in range(1, max(min(rows // 2, 6), 1) + 1)}
     plans = [plan for step in sorted(steps) for plan in _plans(low, high, step, rows)]
     best = max(plans, key=lambda plan: _merit(plan, high - low))

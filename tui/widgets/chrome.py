@@ -9,6 +9,7 @@ from rich.cells import cell_len
 from textual.actions import parse
 from textual.binding import Binding
 from textual.dom import DOMNode
+from textual.events import Click
 from textual.screen import Screen
 
 from tui.keys import HANGUL, display
@@ -70,6 +71,14 @@ class Sections(LineWidget):
             pieces += [(f"{digit} ", "muted"), (name, "current" if here else ""), (GAP + " ", "")]
         left = width - line_width(tuple(pieces))
         return [(*pieces, (sign("─") * max(0, left), "track"))]
+
+    async def on_click(self, event: Click) -> None:
+        left = 0
+        for digit, name in self._names:
+            right = left + cell_len(f"{digit} {name}{GAP} ")
+            if left <= event.x - self.gutter.left < right:
+                await self.app.run_action(f"go({name!r})")
+            left = right
 
 
 class KeyBar(LineWidget):

@@ -167,7 +167,7 @@ class Detector:
                 return None
             batch = self._to_device(batch)
             target = dense(batch, model.config)
-            target["img_size"], target["img_scale"] = batch["content"], torch.ones_like(batch["counts"])
+            target["img_size"] = batch["content"]
             with torch.autocast(self.device.type, dtype=torch.float16, enabled=self.precision.scaled):
                 found = model(batch["img"], target)
             sums += self._parts(found)

@@ -9,14 +9,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from engine import catalog
 from engine.training.data import Sample
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # the library still scripts parts of itself, which torch announces the end of
-    from effdet import create_model_from_config, get_efficientdet_config
+    from effdet import EfficientDet, get_efficientdet_config
+    from effdet.bench import DetBenchTrain, _batch_detection, _post_process
 
 SCALES = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0)  # that are tried on the data
 MATCHED = 0.5  # overlap from which on an anchor learns an object
@@ -45,20 +47,59 @@ def configuration(design: Design) -> Any:
     config.anchor_scale = design.anchor_scale
     config.norm_kwargs = {"eps": config.norm_kwargs["eps"], "momentum": NORM_MOMENTUM}
     config.max_det_per_image = design.found
-    # It picks so many predictions without asking whether there are that many.
-    config.max_detection_points = min(MOST_CANDIDATES, anchor_count(config) * design.classes)
+    # The library picks so many predictions without asking whether there are that many.
+    config.max_detection_points = min(MOST_CANDIDATES, anchor_count(config, useful_levels(config)) * design.classes)
     return config
 
 
-def build(design: Design) -> nn.Module:
-    """The model with its loss and its detections, random weights. Nothing is fetched.
+class Bench(DetBenchTrain):
+    """The model with its loss and, in evaluation, its detections.
 
     Targets are matched to anchors where images are loaded (`effdet_data`), not in here, where that would wait for the
-    GPU once an image.
+    GPU once an image. Levels whose anchors fit into no image detect nothing: of a small image they see a point or four,
+    never hold an object in training, and some images drive them to certainty.
     """
-    return create_model_from_config(
-        configuration(design), bench_task="train", bench_labeler=False, pretrained=False, pretrained_backbone=False
-    )
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(model, create_labeler=False)
+        self.levels = useful_levels(self.config)
+        self.useful_anchors = anchor_count(self.config, self.levels)
+
+    def forward(self, images: Tensor, target: dict[str, Any]) -> dict[str, Tensor]:
+        """Losses of normalised `images` (n, 3, size, size) against `target`, made by `effdet_data.dense`.
+
+        In evaluation also `detections`, for which `target` has `img_size` (n, 2), the width and height in pixels that an
+        image fills of the square: (n, found, 6) of x, y, x, y in pixels of the square, score, class from 1; zeros at the end.
+        """
+        classes, boxes = self.model(images)
+        labels = [target[f"label_cls_{i}"] for i in range(self.num_levels)]
+        codes = [target[f"label_bbox_{i}"] for i in range(self.num_levels)]
+        losses = self.loss_fn(classes, boxes, labels, codes, target["label_num_positives"])
+        found = dict(zip(("loss", "class_loss", "box_loss"), losses, strict=True))
+        if not self.training:
+            found["detections"] = self.detect(classes, boxes, target["img_size"])
+        return found
+
+    def detect(self, classes: list[Tensor], boxes: list[Tensor], sizes: Tensor) -> Tensor:
+        """Detections from what the model gives for each level."""
+        picked = _post_process(classes, boxes, self.levels, self.num_classes, self.max_detection_points)
+        anchors = self.anchors.boxes[: self.useful_anchors]
+        score, box, index, number = picked
+        scale = torch.ones(len(sizes), device=sizes.device)
+        most = self.max_det_per_image
+        return _batch_detection(len(sizes), score, box, anchors, index, number, scale, sizes, most, self.soft_nms)
+
+
+def build(design: Design) -> Bench:
+    """The model with random weights. Nothing is fetched."""
+    return Bench(EfficientDet(configuration(design), pretrained_backbone=False))
+
+
+def useful_levels(config: Any) -> int:
+    """How many levels, from the finest, have anchors that could overlap an object by half."""
+    area = config.image_size[0] * config.image_size[1]
+    anchors = [(config.anchor_scale * 2**level) ** 2 for level in range(config.min_level, config.max_level + 1)]
+    return max(1, sum(anchor * MATCHED <= area for anchor in anchors))
 
 
 def level_sizes(config: Any) -> list[int]:
@@ -66,9 +107,9 @@ def level_sizes(config: Any) -> list[int]:
     return [math.ceil(config.image_size[0] / 2**level) for level in range(config.min_level, config.max_level + 1)]
 
 
-def anchor_count(config: Any) -> int:
-    """Anchors of one image."""
-    return sum(size**2 for size in level_sizes(config)) * config.num_scales * len(config.aspect_ratios)
+def anchor_count(config: Any, levels: int | None = None) -> int:
+    """Anchors of one image, of the finest `levels` or of all."""
+    return sum(size**2 for size in level_sizes(config)[:levels]) * config.num_scales * len(config.aspect_ratios)
 
 
 def stock_anchor_scale(model: str) -> float:
