@@ -32,6 +32,8 @@ def prepare_environment(environment: MutableMapping[str, str] | None = None) -> 
     if environment.get("SSH_CONNECTION") or environment.get("SSH_TTY"):
         # A key's bytes may come in two packets; with less patience F5 becomes Escape and "[15~".
         environment.setdefault("ESCDELAY", ESCAPE_DELAY)
+    for name in ("COLUMNS", "LINES"):  # exported by some shells, they would hide the true size, and every later one
+        environment.pop(name, None)
     if not (_is_terminal(sys.__stdin__) and _is_terminal(sys.__stderr__)):
         return (
             "The screens of dojang need a terminal, and the input or output of this command is not one.\n"

@@ -29,7 +29,7 @@ from engine.datasets.formats import MOST_OBJECTS, TOO_MANY, Defect, Entry, Label
 from engine.datasets.images import is_image
 from engine.datasets.jsonstream import is_number, stream
 from engine.datasets.model import SPLITS, Box, Finding, Progress, Split
-from engine.datasets.parts import by_split, split_of, subfolders
+from engine.datasets.parts import by_split, few, split_of, subfolders
 from engine.datasets.split import settle
 from engine.errors import DojangError
 
@@ -75,7 +75,7 @@ def annotation_files(path: Path) -> list[Path]:
         return [path] if path.suffix.lower() == ".json" and _is_coco(path) else []
     folders = subfolders(path)
     places = [path, *(f for f in folders if f.name.lower() in ("annotations", "annotation") or split_of(f.name))]
-    found = [file for place in places for file in sorted(place.glob("*.json")) if not file.name.startswith(".")]
+    found = [file for place in places for file in few(place, ".json")]
     told = [file for file in found if not file.name.lower().startswith(OTHERS) and _is_coco(file)]
     return [file for file in told if file.name.lower().startswith("instances")] or told
 

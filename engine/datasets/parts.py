@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from engine.datasets.files import is_folder, nfc, relative
+from engine.datasets.files import is_file, is_folder, nfc, relative
 from engine.datasets.model import Finding, Split
 from engine.errors import DojangError
 
@@ -16,6 +16,7 @@ SPELLINGS: dict[str, Split] = {
     **dict.fromkeys(("test", "testing", "tst", "시험", "평가", "테스트"), "test"),
 }
 BESIDE = {"set", "data", "dataset", "image", "images", "img", "imgs", "split", "part", "folder", "데이터", "이미지"}
+MOST_FILES = 60  # of labels, that describe one dataset
 ENDS = ("dataset", "set", "data", "데이터셋", "데이터", "용")
 
 
@@ -67,6 +68,12 @@ def subfolders(folder: Path) -> list[Path]:
     return sorted(
         (p for p in _entries(folder) if not p.name.startswith(".") and is_folder(p)), key=lambda p: nfc(p.name)
     )
+
+
+def few(folder: Path, *suffixes: str) -> list[Path]:
+    """Files in `folder` of those suffixes, if they are few enough to describe a dataset instead of an image each."""
+    found = [p for p in _entries(folder) if p.suffix.lower() in suffixes and not p.name.startswith(".")]
+    return sorted(p for p in found if is_file(p)) if len(found) <= MOST_FILES else []
 
 
 def _entries(folder: Path) -> Iterable[Path]:

@@ -51,6 +51,7 @@ def add(
         raise _exists(name)
     source = open_source(path, progress, format)
     result = scan(source, ratios, seed, progress)
+    background = store.background(source.format, result.items, result.findings)
     dataset = Dataset(
         name=name,
         root=source.root,
@@ -60,7 +61,7 @@ def add(
         added=datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         split_source=result.split_source,
         split=result.split,
-        hash=store.content_hash(result.classes, result.items),
+        hash=store.content_hash(result.classes, result.items, background),
         counts=Counts.of(result.items, result.classes),
         findings=store.count_findings(result.findings),
     )

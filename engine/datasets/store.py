@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
 from engine.datasets.files import nfc
 from engine.datasets.index import HINT, VERSION, Items, read_items, write_items
-from engine.datasets.model import SEVERITIES, SPLITS, Counts, Dataset, Finding, Item, Severity
+from engine.datasets.model import SEVERITIES, SPLITS, Counts, Dataset, Finding, Format, Item, Severity
 from engine.errors import DojangError
 from engine.files import read_toml, write_json, write_toml
 
@@ -18,18 +19,31 @@ DATASET, ITEMS, FINDINGS = "dataset.toml", "items.bin", "findings.json"
 MOST_FINDINGS = 20_000  # stored; dataset.toml still counts them all
 
 
-def content_hash(classes: tuple[str, ...], items: list[Item]) -> str:
+def background(format: Format, items: Iterable[Item], findings: Iterable[Finding]) -> frozenset[str]:
+    """Paths of the images that nobody labelled and that still count, as background: to YOLO a missing file means that.
+
+    One whose labels are all unreadable does not, nor does any in the other formats.
+    """
+    if format != "yolo":
+        return frozenset()
+    unreadable = {finding.image or finding.file for finding in findings if finding.severity == "error"}
+    return frozenset(item.path for item in items if not item.labelled and item.path not in unreadable)
+
+
+def content_hash(classes: tuple[str, ...], items: Iterable[Item], background: Collection[str] = ()) -> str:
     """sha256 of what a training sees but the pixels: classes, and by split the images in their order with their labels.
 
-    Of an image count its file's name, its size in pixels and bytes, and its labels to the last bit. The folders that
+    Of an image count its file's name, its size in pixels and bytes, whether it is used, as labelled ones and those in
+    `background` are, and its labels to the last bit. The folders that
     it lies in count only through the order, by path, that they give: they differ between formats and say nothing that a
     training sees. Neither the place nor the time count, nor how names are composed. So the same set hashes alike
     on every machine, and in every format that it is written to without loss.
     """
     digest = hashlib.sha256(json.dumps(classes, ensure_ascii=False).encode())
     for item in sorted(items, key=lambda item: (SPLITS.index(item.split), nfc(item.path))):
-        name, seen = nfc(item.path).rpartition("/")[2], (item.width, item.height, item.bytes, int(item.labelled))
-        row = [item.split, name, *seen, item.boxes if item.label is None else item.label]
+        name, used = nfc(item.path).rpartition("/")[2], item.labelled or item.path in background
+        labels = item.boxes if item.label is None else item.label
+        row = [item.split, name, item.width, item.height, item.bytes, int(used), labels]
         digest.update(json.dumps(row, ensure_ascii=False).encode())
     return digest.hexdigest()
 

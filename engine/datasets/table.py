@@ -27,7 +27,7 @@ from engine.datasets.formats import Defect, Entry, Labels, Source
 from engine.datasets.imagefolder import label_given
 from engine.datasets.images import SUFFIXES, is_image
 from engine.datasets.model import SPLITS, Finding, Progress, Split
-from engine.datasets.parts import by_split, split_of
+from engine.datasets.parts import by_split, few, split_of
 from engine.datasets.split import settle
 from engine.errors import DojangError
 
@@ -69,10 +69,7 @@ def tables(path: Path) -> list[Path]:
             return [path] if path.suffix.lower() in SUFFIX and _columns_of(path) else []
         except Unreadable as e:
             raise DojangError(f"{path}: {e.message}", code="BAD_TABLE", hint=HINT) from e
-    found = sorted(
-        p for p in path.iterdir() if p.suffix.lower() in SUFFIX and not p.name.startswith(".") and is_file(p)
-    )
-    return [p for p in found if _is_table(p)]
+    return [file for file in few(path, *SUFFIX) if _is_table(file)]
 
 
 def _is_table(path: Path) -> bool:

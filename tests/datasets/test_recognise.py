@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 
 from engine import datasets
+from engine.datasets.coco import annotation_files
 from engine.datasets.model import FORMATS
-from engine.datasets.parts import split_of
+from engine.datasets.parts import MOST_FILES, split_of
 from engine.datasets.recognise import NEEDS, open_source
+from engine.datasets.table import tables
 from engine.errors import DojangError
 from tests.datasets.make import coco, folders, image_bytes, labelme, put, shape, voc, xml, yolo
 
@@ -53,6 +55,15 @@ def test_what_is_said_in_so_many_words_comes_first_but_another_may_be_given(tmp_
     assert open_source(root).format == "coco"
     assert open_source(root, format="imagefolder").format == "imagefolder"
     assert open_source(root, format="csv").format == "csv"
+
+
+def test_a_file_for_each_image_is_not_opened_to_see_if_it_is_about_all(tmp_path: Path) -> None:
+    for i in range(MOST_FILES + 1):
+        coco(tmp_path / f"{i:03d}.json", {})
+        put(tmp_path / f"{i:03d}.csv", "path,label\n")
+    assert annotation_files(tmp_path) == tables(tmp_path) == []
+    (tmp_path / "000.json").unlink()
+    assert len(annotation_files(tmp_path)) == MOST_FILES
 
 
 def test_a_format_that_is_none(tmp_path: Path) -> None:

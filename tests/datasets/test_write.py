@@ -215,7 +215,7 @@ def test_what_a_format_cannot_hold_is_said(tmp_path: Path) -> None:
         again = datasets.add(workspace, tmp_path / format, format)
         items = {Path(one.path).stem: one for one in datasets.items(workspace, format)}
         assert again.hash != first.hash
-        assert items["5"].labelled and items["3"].labelled == (format != "yolo")
+        assert items["5"].labelled and items["3"].labelled, "what YOLO took for background is said to be background"
         assert ("4" in items) == (format == "voc")
         if format == "voc":
             assert not items["4"].labelled, "nobody has read what is on it"
@@ -233,6 +233,17 @@ def test_unlabelled_images_never_become_background(tmp_path: Path) -> None:
         assert (again.hash == first.hash) == (format == "voc") == written.same
 
 
+def test_what_yolo_takes_for_background_stays_background(tmp_path: Path) -> None:
+    workspace = tmp_path / "workspace"
+    rows = {"train/0": "0 .5 .5 .2 .2\n", "train/1": None, "val/2": "1 .5 .5 .5 .5\n"}
+    first = datasets.add(workspace, yolo(tmp_path / "pets", rows))  # type: ignore[arg-type]
+    for format in FORMATS:
+        assert export(workspace, "pets", tmp_path / format, format).same  # type: ignore[arg-type]
+        assert datasets.add(workspace, tmp_path / format, format).hash == first.hash
+    put(tmp_path / "pets/labels/train/1.txt", "rubbish\n")
+    assert datasets.add(workspace, tmp_path / "pets", "other").hash != first.hash, "it is not used any more"
+
+
 def test_images_from_everywhere_and_names_twice(tmp_path: Path) -> None:
     workspace = tmp_path / "workspace"
     yolo(tmp_path / "other")
@@ -245,6 +256,7 @@ def test_images_from_everywhere_and_names_twice(tmp_path: Path) -> None:
         f"train: [images/train, {tmp_path}/other/images/train]\nval: images/val\nnames: [cat, dog]\n",
     )
     first = datasets.add(workspace, root)
+    assert codes(workspace, "set", tmp_path / "other/images/train/new") == "BAD_FOLDER"
     for format in FORMATS:
         assert export(workspace, "set", tmp_path / format, format).same  # type: ignore[arg-type]
         assert datasets.add(workspace, tmp_path / format, format).hash == first.hash

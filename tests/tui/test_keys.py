@@ -233,6 +233,7 @@ def inside(person: Person) -> None:
 async def goes_round(person: Person) -> None:
     """Tab leads through every part that takes the focus, each in sight, and back to where it began; so does Shift+Tab."""
     screen = person.app.screen
+    await person.until(lambda: screen.focused)
     for key in ("tab", "shift+tab"):
         first, seen = person.app.focused, []
         for _ in range(60):

@@ -25,7 +25,14 @@ class Sitting:
 
     def __init__(self, workspace: Path) -> None:
         self.terminal = PseudoTerminal(
-            "-m", "tui.cli", columns=120, rows=40, DOJANG_WORKSPACE=str(workspace), DOJANG_ASCII="0"
+            "-m",
+            "tui.cli",
+            columns=120,
+            rows=40,
+            DOJANG_WORKSPACE=str(workspace),
+            DOJANG_ASCII="0",
+            COLUMNS="120",
+            LINES="40",
         )
 
     @property
@@ -94,7 +101,7 @@ def test_from_nothing_to_a_finished_version_though_the_app_is_killed(tmp_path: P
     first.press(CTRL_N)
     first.sees("● Server", "this machine, auto")
     first.press(ENTER)
-    first.sees("● Confirm", "nothing has been written or started yet", r"--set epochs=4")
+    first.sees("● Confirm", "nothing has been written or started yet", "dojang train --dataset pictures")
     assert not version.path.exists()
     first.press(ENTER)
     first.sees("Train yolov8n on “pictures” for 4 epochs")
@@ -114,7 +121,7 @@ def test_from_nothing_to_a_finished_version_though_the_app_is_killed(tmp_path: P
     assert steps(version) == list(range(1, 13)), version.events.read_text()
     if "val, by class" not in second.text:  # it ended before our eyes: the curves stay, Tab leads on
         second.press(TAB)
-    second.sees("val, by class", "weights", "best.pt")
+    second.sees("val, by class", "weights", "best on val")
     second.press(TAB)
     second.sees("locked: what this version was trained with")
     second.press(ESC)

@@ -18,6 +18,7 @@ from tui.screens.paths import PathDialog
 from tui.screens.version import VersionScreen
 from tui.screens.versions import VersionsScreen
 from tui.screens.wizard import WizardScreen
+from tui.widgets.facts import Facts
 from tui.widgets.form import Choice, Form
 
 
@@ -196,12 +197,14 @@ async def test_the_confirmation_shows_every_value_marks_changes_and_gives_the_co
             "train 8, val 2, test 0",
             "not known before the first epoch",
             "no test split",
-            "projects/default/V_0",
             "dojang train --dataset shapes --model yolov8n",
             "--tag night",
             "lr=0.01",
         )
         assert person.text.count("● changed") == 1
+        folder = workspace.path / "projects" / "default" / "V_0"
+        facts = person.app.screen.query_one("#outcome", Facts)._facts
+        assert any(isinstance(f, tuple) and f[0].plain == f"{'Writes into':<24}{folder}" for f in facts)
 
 
 @pytest.mark.usefixtures("shapes")
