@@ -682,7 +682,7 @@ def range_text(name: str, model: type[BaseModel] = Spec) -> str:
     if "exclusiveMinimum" in prop:
         return f"above {_number(low)}, up to {_number(high)}"
     if "exclusiveMaximum" in prop:
-        return f"{_number(low)} up to, but not, {_number(high)}"
+        return f"from {_number(low)}, below {_number(high)}"
     return f"{_number(low)} – {_number(high)}"
 
 

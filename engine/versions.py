@@ -447,7 +447,7 @@ def summaries(versions: list[Version], folds: Folds | None = None) -> list[dict[
             row = known["row"]
         else:
             row = _fold(version, folds.of(version) if folds else version.progress())
-            if row["ended"]:
+            if row["ended"] or not version.alive():  # also one that is lost: its log will not grow by itself
                 cache[version.reference] = {"signature": signature, "row": row}
                 changed = True
         rows.append(_with_state(version, dict(row)))

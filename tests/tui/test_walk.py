@@ -121,7 +121,7 @@ def test_from_nothing_to_a_finished_version_though_the_app_is_killed(tmp_path: P
     assert steps(version) == list(range(1, 13)), version.events.read_text()
     if "val, by class" not in second.text:  # it ended before our eyes: the curves stay, Tab leads on
         second.press(TAB)
-    second.sees("val, by class", "weights", "best on val")
+    second.sees("val, by class", "weights, best on val", "started from random weights")
     second.press(TAB)
     second.sees("locked: what this version was trained with")
     second.press(ESC)

@@ -15,7 +15,7 @@ from textual.widget import Widget
 from textual.worker import get_current_worker
 
 from engine.datasets import registry
-from engine.datasets.model import SPLITS, Dataset, Finding
+from engine.datasets.model import FORMATS, SPLITS, Dataset, Finding
 from engine.errors import DojangError
 from tui import words
 from tui.keys import bind
@@ -42,7 +42,7 @@ SHOWN = 400
 class DatasetsScreen(Page):
     SECTION = "Data sets"
     HELP_TEXT = (
-        "A data set is a folder of yours: images with labels, as Pascal VOC or Ultralytics YOLO. "
+        "A data set is a folder of yours: images with labels, in any of the common formats. "
         "It is only ever read: nothing is written into it or beside it. Defects found while reading are listed with file and object."
     )
     CSS = """
@@ -66,7 +66,7 @@ class DatasetsScreen(Page):
     def body(self) -> Iterator[Widget]:
         yield Filter(placeholder="search by name or class", id="search")
         with Horizontal():
-            empty = "No data set yet.\n\na  add a folder of images with labels (Pascal VOC or YOLO)"
+            empty = "No data set yet.\n\na  add a folder of images with labels"
             yield Table(COLUMNS, empty=empty, id="sets")
             with VerticalScroll(id="detail", can_focus=False):
                 yield Facts(id="facts")
@@ -179,7 +179,7 @@ def about(d: Dataset, findings: list[Finding] | None = None) -> list[Fact]:
     splits = [s for s in SPLITS if c.per_split[s].images]
     lines: list[Fact] = [
         Content.styled(d.name, "bold"),
-        Content(f"{d.task}, {'Pascal VOC' if d.format == 'voc' else 'Ultralytics YOLO'}"),
+        Content(f"{d.task}, {FORMATS[d.format]}"),
         Content(f"{words.plural(c.images, 'image')}, {words.plural(c.labels, 'label')}"),
     ]
     if c.unlabelled:

@@ -28,11 +28,9 @@ def summary_text(version: Version, p: Progress, state: str) -> list[Fact]:
     lines += _classes("val, by class", p.per_class())
     if test:
         lines += _classes("test, by class", test.get("per_class") or [])
-    lines += [Content(""), Content.styled("weights", "bold")]
-    weights = version.best_weights if version.best_weights.exists() else None
-    lines.append(
-        Content(f"{weights}  (best on val)" if weights else "none yet: they are kept after the first evaluation")
-    )
+    lines += [Content(""), Content.styled("weights, best on val", "bold")]
+    kept = version.best_weights.exists()
+    lines.append(Content(str(version.best_weights) if kept else "none yet: kept after the first evaluation"))
     if p.plan.get("weights"):
         lines.append(Content.styled(f"started from {p.plan['weights']}", "$foreground-muted"))
     steps = [(Content(f"{sign('→')} {t}"), 2) for t in _next(version, p, state)]
