@@ -104,10 +104,10 @@ def plan(workspace: Workspace, spec: Spec) -> Plan:
     """What `spec` amounts to. Raises NotFound when its data set is not registered."""
     dataset = registry.load(workspace.path, spec.dataset)
     train_images = dataset.counts.per_split["train"].images
-    per_epoch = max(1, math.ceil(train_images / spec.batch_size))
+    per_epoch = max(1, math.ceil(train_images / spec.images_per_step))
     steps = per_epoch * spec.epochs
     # ultralytics decides "auto" by the number of updates at its nominal batch size
-    updates = math.ceil(train_images / max(spec.batch_size, spec.settled("nominal_batch_size"))) * spec.epochs
+    updates = math.ceil(train_images / max(spec.images_per_step, spec.settled("nominal_batch_size"))) * spec.epochs
     name, lr, momentum = resolved_optimizer(spec, len(dataset.classes), updates)
     seconds, pace_from = estimate(workspace, spec, dataset)
     warnings = [*advice(spec, len(dataset.classes), updates, train_images), *_circumstances(workspace, dataset)]

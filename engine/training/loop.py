@@ -123,7 +123,7 @@ class Loop:
         bias_start = spec.warmup_lr if spec.warmup_bias_lr is None else spec.warmup_bias_lr
         for group in self.optimizer.param_groups:
             start = bias_start if group["kind"] == "bias" else spec.warmup_lr
-            group["lr"] = schedule.ramp(step, start, group["initial_lr"] * schedule.factor(self.at.epoch))
+            group["lr"] = schedule.rate(step, group["initial_lr"], start)
             if "momentum" in group and schedule.warmup_steps and step <= schedule.warmup_steps:
                 group["momentum"] = schedule.ramp(step, spec.warmup_momentum, self.setting.warm_momentum)
 

@@ -196,15 +196,7 @@ def _settle(spec: Spec, session: Session, precision: Precision) -> tuple[Setting
     accumulate = max(round(nominal / spec.batch_size), 1)
     decay = spec.weight_decay * spec.batch_size * accumulate / nominal
     optimizer = optim.build(session.model, name, lr, momentum, decay, session.boosted() if name == "MuSGD" else set())
-    plan = schedule.Schedule(
-        lr=lr,
-        epochs=spec.epochs,
-        steps_per_epoch=steps,
-        name=spec.schedule,
-        final_ratio=spec.final_lr_ratio,
-        warmup_lr=spec.warmup_lr,
-        warmup_steps=schedule.warmup_steps(spec.warmup_epochs, spec.epochs, steps),
-    )
+    plan = schedule.of(spec, lr, steps)
     setting = Setting(
         schedule=plan,
         momentum=momentum,

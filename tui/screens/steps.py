@@ -13,10 +13,10 @@ from textual.widget import Widget
 from textual.widgets import Static
 
 from engine import catalog, launch, weights
+from engine import schedule as schedules
 from engine.datasets import registry
 from engine.datasets.model import SPLITS
 from engine.errors import DojangError
-from engine.schedule import Schedule, warmup_steps
 from engine.servers.inventory import Machine, machine
 from engine.spec import Label, Spec, changed, default_of, parse_label, property_of
 from tui import words
@@ -252,15 +252,7 @@ class SettingsStep(Step):
         except DojangError:
             return
         per = plan.steps_per_epoch
-        schedule = Schedule(
-            plan.lr,
-            spec.epochs,
-            per,
-            spec.schedule,
-            spec.final_lr_ratio,
-            spec.warmup_lr,
-            warmup_steps(spec.warmup_epochs, spec.epochs, per),
-        )
+        schedule = schedules.of(spec, plan.lr, per)
         stride = max(1, plan.steps // 400)
         steps = list(range(0, plan.steps, stride))
         name = f"{plan.optimizer} {words.number(plan.lr)}"
