@@ -12,16 +12,28 @@ compare are all "replay the log", so a reader must survive a torn last line and 
 | progress | what (preparing, preprocessing, val, test), done, total |
 | step | epoch (1…), step (1… over the whole training), i (1… in the epoch), n (steps averaged), loss {name: mean}, lr, |
 |      | img_s (images/s), memory (GiB or null) |
-| epoch | epoch, split ("val"), train {loss}, val {loss}, metrics {map50, map50_95, precision, recall}, per_class [{name, |
-|       | map50, map50_95, precision, recall, images, labels}], lr, seconds {train, val, checkpoint}, best (bool) |
-| result | split (val or test), metrics, per_class, weights, images: the best weights, evaluated after training |
+| epoch | epoch, split ("val"), train {loss}, val {loss}, metrics, per_class, confidence, lr, seconds {train, val, |
+|       | checkpoint}, best (bool) |
+| result | split (val or test), metrics, per_class, confidence, confusion, curves, weights, images: the best weights, |
+|        | evaluated after training |
 | checkpoint | name, epoch, step |
 | control | request (stop, finish): what a person asked and the worker saw |
 | log | level (info, warning), text |
 | error | code, message, hint |
-| end | state: done, stopped, failed |
+| rollback | code, text, epoch, step (log after that step is void), lr_scale, parts (pieces of a batch): gone back to save it |
+| end | state: done, stopped, paused, failed |
 
 Every event also has `t`: seconds since the Unix epoch.
+
+| of an evaluation | by task: detect, classify |
+|---|---|
+| metrics | detect {map50, map50_95, precision, recall, f1}; classify {top1, top5, precision, recall, f1}; null: no labels |
+| per_class | [{name, precision, recall, f1, tp, fp, fn, labels}], and of detectors map50, map50_95 and images too |
+| confidence | of detectors: the threshold at which precision, recall, f1, tp, fp and fn are quoted, 0 … 1; else null |
+| confusion | {labels [name], matrix, confidence, iou}: matrix[t][p] of class labels[t] (row: truth) were taken for |
+|           | labels[p] (column: prediction); of detectors the last label is the background: its column is what was |
+|           | missed, its row what was drawn where nothing is |
+| curves | of detectors {x, mean, per_class [{name, …}]}, each with precision by recall x and f1 by confidence x, 101 points |
 """
 
 from __future__ import annotations

@@ -8,17 +8,19 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from engine import metrics
 from engine.events import Event
 
 STAGES = ("preparing", "preprocessing", "training", "testing", "done")
-METRICS = ("map50", "map50_95", "precision", "recall")
 NAN = float("nan")
 LOG_LINES = 500
 
 
 def number(value: Any) -> float | None:
     """`value` if it is a number, else None: a log may come from elsewhere, and charts and tables must not care."""
-    return value if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+    if isinstance(value, int):  # one too long for a float could be neither drawn nor written
+        return value if not isinstance(value, bool) and abs(value) < 2**63 else None
+    return value if isinstance(value, float) else None
 
 
 def numbers(values: Any) -> dict[str, float | None]:
@@ -83,6 +85,7 @@ class Progress:
     best: Event | None = None
     results: dict[str, Event] = field(default_factory=dict)
     requests: list[str] = field(default_factory=list)
+    changes: dict[str, float] = field(default_factory=dict)
     log: list[tuple[float, str, str]] = field(default_factory=list)
     host: str = ""
 
@@ -134,11 +137,29 @@ class Progress:
         left = max(0.0, self.last_time - t) / (self.step - step) * (self.steps_total - self.step)
         return max(0.0, left - max(0.0, (now or self.last_time) - self.last_time))
 
-    def metrics(self) -> dict[str, float | None]:
-        """Metrics on val: of the best weights once evaluated, else of the best epoch so far."""
-        source = self.results.get("val") or self.best or (self.epochs[-1] if self.epochs else None)
-        found = source.get("metrics", {}) if source else {}
-        return {m: found.get(m) for m in METRICS}
+    @property
+    def task(self) -> str:
+        """`detect` or `classify`, from the plan or else from what is measured; empty while neither tells."""
+        said = self.plan.get("task")
+        if isinstance(said, str) and said in metrics.TASKS:
+            return said
+        return metrics.task_of(self._on_val().get("metrics") or ())
+
+    def metrics(self, task: str = "") -> dict[str, float | None]:
+        """Metrics on val: of the best weights once evaluated, else of the best epoch so far.
+
+        Those of `task`, if the log does not tell its own.
+        """
+        found = self._on_val().get("metrics") or {}
+        return {m.key: found.get(m.key) for m in metrics.of(self.task or task)}
+
+    def confidence(self, split: str = "val") -> float | None:
+        """The threshold at which a detector's precision, recall and F1 are quoted, for the same weights."""
+        source = self._on_val() if split == "val" else self.results.get(split) or {}
+        return source.get("confidence")
+
+    def _on_val(self) -> Event:
+        return self.results.get("val") or self.best or (self.epochs[-1] if self.epochs else {})
 
     def per_class(self) -> list[dict[str, Any]]:
         source = self.results.get("val") or (self.epochs[-1] if self.epochs else None)
@@ -210,7 +231,7 @@ class Progress:
 
     def _epoch(self, e: Event) -> None:
         e = {**e, **{k: numbers(e.get(k)) for k in ("train", "val", "metrics", "seconds")}, "epoch": int(e["epoch"])}
-        e |= {"per_class": rows(e.get("per_class")), "lr": number(e.get("lr"))}
+        e |= {k: number(e.get(k)) for k in ("lr", "confidence")} | {"per_class": rows(e.get("per_class"))}
         epoch = e["epoch"]
         self.epochs.append(e)
         self.epochs_done = self.epoch = epoch
@@ -221,17 +242,39 @@ class Progress:
                 self.epoch_series.setdefault(prefix + name, Series()).add(epoch, value)
         if e.get("best"):
             self.best = e
-        value = e["metrics"].get("map50")
-        text = f"epoch {epoch}" + (f": mAP50 val {value:.3f}" if value is not None else "")
+        head = metrics.headline(self.task)
+        value = e["metrics"].get(head.key)
+        text = f"epoch {epoch}" + (f": {head.name} val {value:.3f}" if value is not None else "")
         self._note(e.get("t"), "info", text + (" → best so far, kept" if e.get("best") else ""))
 
     def _result(self, e: Event) -> None:
         found = {**e, "metrics": numbers(e.get("metrics")), "per_class": rows(e.get("per_class"))}
+        found |= {"confidence": number(e.get("confidence")), "confusion": metrics.read_confusion(e.get("confusion"))}
+        found["curves"] = metrics.read_curves(e.get("curves"))
         self.results[str(e["split"])] = found
 
+    def _rollback(self, e: Event) -> None:
+        """Gone back to save it: what came after that step never was."""
+        self._cut(int(e["epoch"]), int(e["step"]))
+        self.pace_marks = [(self.step, number(e.get("t")) or 0.0)]
+        self.losses = {}
+        self._note(e.get("t"), "warning", f"back to step {self.step}: {e['text']}")
+
     def _control(self, e: Event) -> None:
+        if e["request"] == "change":
+            self._change(e)
+            return
         self.requests.append(str(e["request"]))
         self._note(e.get("t"), "info", f"asked to {e['request']}")
+
+    def _change(self, e: Event) -> None:
+        """Settings that a person changed while it ran."""
+        found = {k: v for k, v in numbers(e).items() if k in ("epochs", "patience", "lr_scale") and v is not None}
+        if "epochs" in found:
+            self.plan = {**self.plan, "epochs": int(found["epochs"])}
+        self.changes.update(found)
+        texts = {"epochs": "{:g} epochs", "patience": "patience {:g}", "lr_scale": "learning rates × {:g}"}
+        self._note(e.get("t"), "info", f"changed: {', '.join(texts[k].format(v) for k, v in found.items())}")
 
     def _log(self, e: Event) -> None:
         self._note(e.get("t"), str(e.get("level", "info")), str(e["text"]))
@@ -261,6 +304,7 @@ _HANDLERS = {
     "epoch": Progress._epoch,
     "result": Progress._result,
     "control": Progress._control,
+    "rollback": Progress._rollback,
     "log": Progress._log,
     "error": Progress._error,
     "end": Progress._end,

@@ -26,7 +26,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine import events, files
+from engine import catalog, events, files
 from engine.errors import DojangError, NotFound
 from engine.progress import Progress, number
 
@@ -37,7 +37,7 @@ LONGEST_NAME = 64  # characters
 MOST_BYTES = 200  # of a name; file systems allow 255, and the trash adds to it
 VERSION_ID = re.compile(r"V_(0|[1-9][0-9]{0,5})")
 DEFAULT_PROJECT = "default"
-LIVE = frozenset({"queued", "preparing", "preprocessing", "training", "testing", "paused"})
+LIVE = frozenset({"queued", "preparing", "preprocessing", "training", "testing"})
 
 
 def default_workspace() -> Path:
@@ -327,6 +327,13 @@ class Version:
             os.close(fd)
         return False
 
+    def model(self) -> str:
+        """The model's name; empty where the spec cannot be read."""
+        try:
+            return str(self.spec_data().get("model", ""))
+        except (OSError, DojangError):
+            return ""
+
     def progress(self, *, skip_steps: bool = False) -> Progress:
         """The whole log, folded. `skip_steps` leaves out curves by step and the exact step reached."""
         progress = Progress()
@@ -459,7 +466,7 @@ def summaries(versions: list[Version], folds: Folds | None = None) -> list[dict[
     return rows
 
 
-ROW_FORMAT = 1  # of a cached row; raise it with every change to what `_fold` returns
+ROW_FORMAT = 2  # of a cached row; raise it with every change to what `_fold` returns
 
 
 def _read_cache(path: Path) -> dict[str, Any]:
@@ -488,6 +495,7 @@ def _fold(version: Version, progress: Progress) -> dict[str, Any]:
     except (OSError, DojangError):
         spec = {}
     label = version.label_data()
+    task = progress.task or task_of(str(spec.get("model", "")))
     return {
         "version": version.id,
         "name": str(label.get("name") or version.id),
@@ -509,12 +517,23 @@ def _fold(version: Version, progress: Progress) -> dict[str, Any]:
         "fraction": round(progress.fraction, 4),
         "epochs_done": progress.epochs_done,
         "epochs": progress.epochs_total or int(number(spec.get("epochs")) or 0),
-        "metrics": progress.metrics(),
+        "task": task,
+        "metrics": progress.metrics(task),
+        "confidence": progress.confidence(),
         "split": "val",
         "test_metrics": (progress.results.get("test") or {}).get("metrics"),
+        "test_confidence": progress.confidence("test"),
         "error": progress.error,
         "pace": _pace(progress, spec),
     }
+
+
+def task_of(model: str) -> str:
+    """What a version that has measured nothing yet is for."""
+    try:
+        return catalog.find(model).task
+    except NotFound:
+        return "detect"
 
 
 def _pace(progress: Progress, spec: dict[str, Any]) -> dict[str, Any] | None:
@@ -553,8 +572,14 @@ def lost_error(version: Version) -> dict[str, str]:
 
 
 def show(version: Version) -> dict[str, Any]:
-    """`dojang show`: the summary with the whole spec, empty where that cannot be read: `error` says why."""
+    """`dojang show`: the summary, every result (metrics by class, confusion, curves) and the whole spec.
+
+    The spec is empty where it cannot be read: `error` says why.
+    """
+    results = version.progress(skip_steps=True).results
+    told = ("metrics", "confidence", "per_class", "confusion", "curves", "images", "weights")
     row = version.summary()
+    row["results"] = {split: {key: found.get(key) for key in told} for split, found in results.items()}
     try:
         return {**row, "spec": version.spec_data()}
     except OSError as e:

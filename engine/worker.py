@@ -6,17 +6,23 @@ import os
 import platform
 import signal
 import socket
+import subprocess
 import sys
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from engine import external_run, plugins
 from engine.control import Control, send
 from engine.errors import DojangError
 from engine.events import EventLog
 from engine.progress import Progress
 from engine.spec import Spec
 from engine.versions import Version, Workspace
+
+
+PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,22 @@ class Job:
     before: Progress
 
 
+class Silent(EventLog):
+    """The log of a process that trains beside the first one: that one says it all."""
+
+    def __init__(self) -> None:
+        pass
+
+    def __enter__(self) -> Silent:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def append(self, kind: str, **fields: Any) -> None:
+        pass
+
+
 def version_at(run_dir: Path) -> Version:
     """The version whose run directory this is: WORKSPACE/projects/PROJECT/V_n."""
     run_dir = run_dir.absolute()
@@ -42,14 +64,14 @@ def version_at(run_dir: Path) -> Version:
 
 
 def run(run_dir: Path) -> int:
-    """Train the version in `run_dir`. Returns 0 when it ended done or stopped, 1 when it failed.
+    """Train the version in `run_dir`. Returns 0 when it ended done, stopped or paused, 1 when it failed.
 
     Whatever happens short of a kill, the log gets a last word: `end`, with an `error` before it on failure.
     """
     version = version_at(run_dir)
     before = version.progress(skip_steps=True)
     control = Control(version.control)
-    with EventLog(version.events) as log:
+    with EventLog(version.events) if not int(os.environ.get("RANK") or 0) else Silent() as log:
         try:
             ended = _train(version, before, control, log)
         except DojangError as e:
@@ -71,11 +93,18 @@ def run(run_dir: Path) -> int:
 
 
 def _train(version: Version, before: Progress, control: Control, log: EventLog) -> str:
+    plugins.look_in(version.workspace.path)
     spec = version.spec()
-    resume = version.state_file.exists() or version.state_file.with_name("state.previous.pt").exists()
+    program = plugins.program_of(spec.model)
+    if program:
+        resume = external_run.resumable(version, program)
+    else:
+        resume = version.state_file.exists() or version.state_file.with_name("state.previous.pt").exists()
     if not resume:
         log.append("start", **_identity(before.attempt + 1), resumed=None)
         log.append("stage", stage="preparing")
+    if program:
+        return external_run.train(Job(spec, version, log, control, resume, before), program)
     from engine.training.run import train
 
     return train(Job(spec, version, log, control, resume, before))
@@ -125,10 +154,43 @@ def run_in_terminal(run_dir: Path, *, interrupt: bool = True) -> int:
         send(control_path, "stop")
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_IGN)
 
+    processes = _processes(run_dir)
+    if processes > 1 and "WORLD_SIZE" not in os.environ:
+        return _together(run_dir, processes)
+    if "WORLD_SIZE" in os.environ:
+        _end_with_parent()
     signal.signal(signal.SIGTERM, on_signal)
     if interrupt:
         signal.signal(signal.SIGINT, on_signal)
     return run(run_dir)
+
+
+def _processes(run_dir: Path) -> int:
+    try:
+        return version_at(run_dir).spec().gpus
+    except DojangError:
+        return 1  # `run` says what is wrong with it
+
+
+def _together(run_dir: Path, processes: int) -> int:
+    """Several processes for one training, started from a terminal; Ctrl+C reaches them all as a stop."""
+    from engine.servers.supervisor import command
+
+    home = str(Path(__file__).parent.parent)
+    path = os.pathsep.join(p for p in (home, os.environ.get("PYTHONPATH", "")) if p)
+    child = subprocess.Popen(command(run_dir, processes), env={**os.environ, "PYTHONPATH": path}, start_new_session=True)
+    control_path = version_at(run_dir).control
+    signal.signal(signal.SIGINT, lambda *_: send(control_path, "stop"))
+    signal.signal(signal.SIGTERM, lambda *_: send(control_path, "stop"))
+    return child.wait()
+
+
+def _end_with_parent() -> None:
+    """A process that trains beside others must not outlive whoever started them all."""
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 __all__ = ["Job", "announce", "main", "run", "run_in_terminal", "version_at"]

@@ -31,10 +31,10 @@ def start(version: Version) -> None:
         raise files.disk_error(e, version.path) from e
     try:
         _claim(version, lock)
-        version.control.unlink(missing_ok=True)
+        control.withdraw(version.control)
         version.exit_record.unlink(missing_ok=True)
         subprocess.run(
-            [sys.executable, "-P", "-m", "engine.servers.supervisor", str(version.path), str(lock)],
+            [sys.executable, "-P", "-m", "engine.servers.supervisor", str(version.path), str(lock), str(_processes(version))],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -54,6 +54,14 @@ def start(version: Version) -> None:
         os.close(lock)
 
 
+def _processes(version: Version) -> int:
+    """How many processes train it; 1 where its spec cannot be read, which the worker then says."""
+    try:
+        return version.spec().gpus
+    except DojangError:
+        return 1
+
+
 def hold(version: Version) -> IO[bytes]:
     """Take the version's lock for a training in this very process; closing the returned file gives it back."""
     try:
@@ -62,7 +70,7 @@ def hold(version: Version) -> IO[bytes]:
         raise files.disk_error(e, version.path) from e
     try:
         _claim(version, lock.fileno())
-        version.control.unlink(missing_ok=True)
+        control.withdraw(version.control)
         version.exit_record.unlink(missing_ok=True)
     except OSError as e:
         lock.close()
@@ -101,14 +109,37 @@ def _environment() -> dict[str, str]:
 
 def resume(version: Version) -> None:
     """Go on from the last checkpoint, or from the beginning where there is none. Raises DojangError when it is done."""
-    state = version.state(version.progress(skip_steps=True))
-    if state == "done":
-        raise DojangError(f"{version.reference} is done.", code="DONE", hint="Train a new version for more.")
+    progress = version.progress(skip_steps=True)
+    if version.state(progress) == "done":
+        hint = f"For more epochs: dojang extend {version.reference} {progress.epochs_total * 2 or 100}"
+        raise DojangError(f"{version.reference} is done.", code="DONE", hint=hint)
     start(version)
 
 
+def change(version: Version, **settings: float) -> None:
+    """Change `epochs`, `patience` or `lr_scale` of a version: at once when it runs, else when it is resumed.
+
+    Raises Invalid, and DojangError(DONE) when fewer epochs are asked for than are done already.
+    """
+    done = version.progress(skip_steps=True).epochs_done
+    if "epochs" in settings and settings["epochs"] < done:
+        raise DojangError(
+            f"{version.reference} has {done} epochs behind it already.",
+            code="DONE",
+            hint=f"To end it now: dojang stop {version.reference} --finish",
+        )
+    control.send(version.control, None, **settings)
+
+
+def extend(version: Version, epochs: int) -> None:
+    """Let a version have `epochs` in all, and go on training it if it does not run."""
+    change(version, epochs=epochs)
+    if not version.alive():
+        start(version)
+
+
 def request(version: Version, what: control.Request) -> None:
-    """Ask a running version to stop or to finish. Raises DojangError(NOT_RUNNING) when nothing runs."""
+    """Ask a running version to stop, pause or finish. Raises DojangError(NOT_RUNNING) when nothing runs."""
     if not version.alive():
         state = version.state(version.progress(skip_steps=True))
         raise DojangError(f"{version.reference} is not running: it is {state}.", code="NOT_RUNNING")
@@ -123,4 +154,4 @@ def wait(version: Version, seconds: float) -> str:
     return version.state(version.progress(skip_steps=True))
 
 
-__all__ = ["hold", "request", "resume", "start", "wait"]
+__all__ = ["change", "extend", "hold", "request", "resume", "start", "wait"]

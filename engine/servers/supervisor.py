@@ -1,6 +1,6 @@
 """The supervisor: holds a run's lock for its whole life, starts the worker, and records how it ended. Stdlib only.
 
-Runs as `python -m engine.servers.supervisor RUN_DIR LOCK_FD`. The lock is an inherited, already held `flock`; the
+Runs as `python -m engine.servers.supervisor RUN_DIR LOCK_FD PROCESSES`. The lock is an inherited, already held `flock`; the
 worker inherits it too, so it is free only once both are gone.
 """
 
@@ -39,9 +39,17 @@ def record(run_dir: Path, code: int) -> None:
         temp.unlink(missing_ok=True)
 
 
-def supervise(run_dir: Path, lock_fd: int) -> int:
+def command(run_dir: Path, processes: int) -> list[str]:
+    """What trains the version in `run_dir`: our worker, under torchrun where several processes share its batches."""
+    if processes <= 1:
+        return [sys.executable, "-P", "-m", "engine", str(run_dir)]
+    torchrun = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    return [sys.executable, "-P", "-m", *torchrun, "--module", "engine", str(run_dir)]
+
+
+def supervise(run_dir: Path, lock_fd: int, processes: int) -> int:
     worker = subprocess.Popen(
-        [sys.executable, "-P", "-m", "engine", str(run_dir)],
+        command(run_dir, processes),
         stdin=subprocess.DEVNULL,
         pass_fds=[lock_fd],
         env={**os.environ, "DOJANG_LOCK_FD": str(lock_fd)},
@@ -66,7 +74,7 @@ def main(argv: list[str]) -> int:
     """Step away from whoever started us, so that nobody's exit, hang-up or missing `wait` matters."""
     if os.fork():
         os._exit(0)
-    return supervise(Path(argv[0]), int(argv[1]))
+    return supervise(Path(argv[0]), int(argv[1]), int(argv[2]))
 
 
 if __name__ == "__main__":

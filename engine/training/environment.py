@@ -80,14 +80,20 @@ def _limits(name: str) -> list[str]:
     return found
 
 
-def choose_device(wanted: str) -> torch.device:
-    """The device that the spec asks for. Raises DojangError(BAD_DEVICE) saying which there are when it is not there."""
+def choose_device(wanted: str, processes: int = 1, number: int = 0) -> torch.device:
+    """The device that the spec asks for; of several `processes` each its own GPU, from that one on, by `number`.
+
+    Raises DojangError(BAD_DEVICE) saying which there are when it is not there.
+    """
     import torch
 
-    if wanted == "auto":
-        return torch.device("cuda", _most_free()) if torch.cuda.is_available() else torch.device("cpu")
-    device = torch.device(wanted)
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if wanted == "auto" and processes == 1:
+        return torch.device("cuda", _most_free()) if count else torch.device("cpu")
+    device = torch.device("cuda:0" if wanted == "auto" and count else "cpu" if wanted == "auto" else wanted)
+    if device.type == "cuda":
+        device = torch.device("cuda", (device.index or 0) + number)
+    wanted = str(device)
     there = {"cpu": True, "cuda": (device.index or 0) < count, "mps": torch.backends.mps.is_available()}
     if not there.get(device.type, False):
         names = ["cpu", *(f"cuda:{i}" for i in range(count)), *(["mps"] if there["mps"] else [])]
@@ -125,7 +131,7 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
-def use(device: torch.device, threads: int) -> None:
+def use(device: torch.device, threads: int, deterministic: bool = True) -> None:
     """Make `device` current and settle how torch computes on it.
 
     On a GPU the same seed gives the same training only with deterministic kernels; on a CPU they change no bit and
@@ -138,8 +144,8 @@ def use(device: torch.device, threads: int) -> None:
     if on_gpu:
         torch.cuda.set_device(device)
         os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
-    torch.use_deterministic_algorithms(on_gpu, warn_only=True)
-    torch.backends.cudnn.deterministic = on_gpu
+    torch.use_deterministic_algorithms(on_gpu and deterministic, warn_only=True)
+    torch.backends.cudnn.deterministic = on_gpu and deterministic
     torch.utils.deterministic.fill_uninitialized_memory = not on_gpu
 
 
@@ -154,6 +160,17 @@ def memory(device: torch.device) -> float | None:
     except (OSError, ValueError, IndexError):
         return None
     return round(pages * os.sysconf("SC_PAGE_SIZE") / GIB, 3)
+
+
+def free(device: torch.device) -> None:
+    """Give back memory that nothing uses any more."""
+    import gc
+
+    import torch
+
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def worker_count(spec: Spec, device: torch.device) -> int:

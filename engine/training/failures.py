@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,9 +22,38 @@ GPU_MEMORY = (
     "CUDNN_STATUS_ALLOC_FAILED",
     "unable to find an engine",
 )
-HOST_MEMORY = ("can't allocate memory", "not enough memory", "Cannot allocate memory", "is killed by signal: Killed")
+ALLOCATION = ("can't allocate memory", "not enough memory", "Cannot allocate memory")
+HOST_MEMORY = (*ALLOCATION, "is killed by signal: Killed")
+HOST_TEXT = "The machine ran out of memory."
+HOST_HINT = "Lower workers and resume; or train a new version with a lower batch_size or image_size."
 SHARED_MEMORY = ("killed by signal: Bus error", "unable to write to file </torch", "No space left on device (28)")
+PEERS = ("Connection closed by peer", "Connection reset by peer", "NCCL error", "ncclRemoteError", "Broken pipe")
 LOST = ("CUDA error", "CUDNN_STATUS", "NVML", "device-side assert", "unspecified launch failure")
+
+
+class ShortOfMemory(Exception):
+    """A step did not fit into memory. The training can go on with smaller pieces of a batch."""
+
+    def __init__(self, text: str, on_gpu: bool) -> None:
+        super().__init__(text)
+        self.on_gpu = on_gpu
+
+
+def short_of_memory(e: Exception) -> ShortOfMemory | None:
+    """`e` as a want of memory that smaller pieces may cure, or None when it is something else."""
+    on_gpu = isinstance(e, torch.OutOfMemoryError) or any(sign in str(e) for sign in GPU_MEMORY)
+    if not (on_gpu and isinstance(e, RuntimeError)) and not (
+        isinstance(e, MemoryError) or (isinstance(e, RuntimeError) and any(sign in str(e) for sign in ALLOCATION))
+    ):
+        return None
+    found = ShortOfMemory(str(e), on_gpu)
+    found.__cause__ = e.with_traceback(None)  # its frames would keep what did not fit alive
+    return found
+
+
+def memory_error(job: Job, on_gpu: bool) -> DojangError:
+    """What to tell the person once smaller pieces are not to be had."""
+    return _gpu_memory(job) if on_gpu else DojangError(HOST_TEXT, code="OOM_HOST", hint=HOST_HINT)
 
 
 @contextmanager
@@ -62,9 +92,15 @@ def _runtime(job: Job, text: str) -> DojangError | None:
         )
     if says(HOST_MEMORY):
         return DojangError(
-            "The machine ran out of memory.",
+            HOST_TEXT,
             code="OOM_HOST",
-            hint="Lower workers and resume; or train a new version with a lower batch_size or image_size.",
+            hint=HOST_HINT,
+        )
+    if int(os.environ.get("WORLD_SIZE") or 1) > 1 and says(PEERS):
+        return DojangError(
+            "One of the processes that trained together ended.",
+            code="RANK_LOST",
+            hint=f"Its last words are in {job.version.train_log}. Go on: dojang resume {job.version.reference}",
         )
     if says(LOST):
         return DojangError(

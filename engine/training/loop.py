@@ -3,99 +3,148 @@
 With `exact_resume` off and the same threads it is bit-identical to ultralytics' own trainer (tests/training/
 test_parity.py holds it to that). It differs on purpose where that one loses something: the best weights are chosen
 only after a real evaluation, early stop also counts epochs without any success, the whole state is saved in 32 bits,
-and no step waits for the GPU.
+no step waits for the GPU, and what can go wrong (memory, numbers) is gone back on and gone on from.
 """
 
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from engine.schedule import Schedule
-from engine.training import checkpoint, environment, randomness
+from engine import schedule
+from engine.control import Settings
+from engine.training import environment, randomness, signs
 from engine.training.environment import Precision
+from engine.training.failures import ShortOfMemory, memory_error, short_of_memory
+from engine.training.keeper import Course, Keeper, Position
 from engine.training.optim import Average
-from engine.training.progress import Bar, Meter, Requests, finite_weights, require_finite, short
+from engine.training.progress import (
+    Bar,
+    Diverged,
+    Meter,
+    Requests,
+    require_finite,
+    require_finite_weights,
+    short,
+)
 from engine.training.session import Batch, Evaluation, Session
+from engine.training.world import World
 from engine.worker import Job
 
-CLIP_NORM = 10.0  # ultralytics' limit on the gradients' norm
-
-
-@dataclass
-class Position:
-    """Where a training stands between two steps."""
-
-    epoch: int = 0  # 0…, the one it is in; all epochs before are trained, evaluated and logged
-    step: int = 0  # steps of it that are done
-    taken: int = 0  # number of the last step, over the whole training
-    last_update: int = -1  # step, 0… over the whole training, whose gradients last changed the weights
-    best: float | None = None  # highest fitness so far
-    best_epoch: int = 0  # 1…, the first that reached it
-    complete: bool = False  # nothing is left but testing
+Ending = Literal["complete", "stopped", "paused"]
+ROLLBACKS = 2  # times that a diverged training is taken back before it is given up
+DAMPING = 0.25  # what every learning rate is multiplied by each time
+FLAGS: dict[str | None, int] = {None: 0, "finish": 1, "pause": 2, "stop": 3}
+CHANGED, SHORT = 10, 100  # added to a flag; instead of one
 
 
 @dataclass(frozen=True)
 class Setting:
     """What the loop trains by, settled before the first step. `warm_momentum` is where momentum's warm-up ends."""
 
-    schedule: Schedule
+    lr: float
     momentum: float
     warm_momentum: float
     accumulate: int
     precision: Precision
     seed: int
+    probe: bool = False  # try the memory of the densest batch before the first step
 
 
 class Loop:
     """One training. `run` goes from wherever it stands to the end, or to where the person stops it."""
 
     def __init__(
-        self, job: Job, session: Session, optimizer: torch.optim.Optimizer, setting: Setting, requests: Requests
+        self,
+        job: Job,
+        session: Session,
+        optimizer: torch.optim.Optimizer,
+        setting: Setting,
+        requests: Requests,
+        world: World | None = None,
     ) -> None:
         self.job, self.session, self.optimizer = job, session, optimizer
         self.spec, self.log, self.setting, self.requests = job.spec, job.log, setting, requests
-        self.average = Average(session.model, session.decay)
+        self.world = world or World()
+        spec, decay = self.spec, session.decay
+        if not spec.ema or spec.ema_decay is not None:
+            fixed = spec.ema_decay if spec.ema and spec.ema_decay is not None else 0.0
+            decay = lambda updates: fixed  # noqa: E731
+        self.average = Average(session.model, decay)
         self.scaler = torch.amp.GradScaler(setting.precision.device.type, enabled=setting.precision.scaled)
         self.at = Position()
+        self.course = Course(epochs=spec.epochs, patience=spec.patience)
+        self.scheduled = spec.epochs  # what the session was last told
+        self.history: list[signs.Epoch] = []
         self.epoch_losses: Tensor | None = None  # running mean of the epoch so far, on the device
+        self.flag = 0  # what all processes agreed on in the latest step
         self.meter = Meter(job.log, session.loss_names)
-        self.saving_seconds = 0.0
+        self.keeper = Keeper(self)
+        self.schedule = self._new_schedule()
 
     # From here on in the order in which things happen
 
-    def run(self) -> Literal["complete", "stopped"]:
-        """Train until every epoch is done, patience runs out, or the person says stop or finish."""
+    def run(self) -> Ending:
+        """Train until every epoch is done, patience runs out, or the person says stop, pause or finish."""
+        if self.at == Position():
+            self.keeper.save()  # so that there is always something to go back to
+        if self.setting.probe and not self.at.complete:
+            self._probe()
         while not self.at.complete:
-            if self.requests.stopped():
-                return self._stop()
-            started = time.monotonic()
-            if self._train_epoch() == "stop":
-                return self._stop()
-            trained = time.monotonic()
-            evaluation = self._evaluate()
-            if evaluation is None:
-                return self._stop()
-            self._end_epoch(evaluation, trained - started, time.monotonic() - trained)
+            try:
+                ended = self._epoch()
+            except Diverged as e:
+                self._calm_down(e)
+            except ShortOfMemory as e:
+                self._halve(e)
+                self._go_back("OOM_GPU" if e.on_gpu else "OOM_HOST", self._split_text())
+            else:
+                if ended:
+                    return self._leave(ended)
+        self.keeper.wait()
         return "complete"
 
-    def _train_epoch(self) -> Literal["stop", "finish", None]:
+    def _epoch(self) -> Ending | None:
+        """What is left of this epoch, its evaluation, and all that follows from it."""
+        if self._heard() in ("stop", "pause"):
+            return self._word()
+        if self.scheduled != self.course.epochs:
+            self.scheduled = self.course.epochs
+            self.session.reschedule(self.scheduled)
+        started = time.monotonic()
+        request = self._train_epoch()
+        if request in ("stop", "pause"):
+            return self._word()
+        self.world.same_weights(self.session.model)
+        trained = time.monotonic()
+        evaluation = None
+        if request == "finish" or self._evaluates(self.at.epoch + 1):
+            evaluation = self._evaluate()
+            if self.world.agree(int(self.world.writes and evaluation is None)):
+                return self._word()
+        self._end_epoch(evaluation, trained - started, time.monotonic() - trained)
+        return None
+
+    def _train_epoch(self) -> str | None:
         """The steps of this epoch that are not done yet; the person's request when one ended it early."""
         at, session, steps = self.at, self.session, self.session.steps_per_epoch
-        session.model.train()
         self.meter.restart_clock()
+        session.model.train()
         request = None
         for batch in session.batches(at.epoch, at.step) if at.step < steps else ():
             self._step(batch)
-            request = self.requests.poll()
+            request = self._request()
             if request or self.meter.due or at.step == steps:
                 self._show_step()
             if request:
                 break
+            if self.keeper.due and at.step < steps:
+                require_finite_weights(session.model, f"in step {at.taken} (epoch {at.epoch + 1})")
+                self.keeper.save()
         return request
 
     def _step(self, batch: Batch) -> None:
@@ -105,35 +154,86 @@ class Loop:
         self._set_rates(step)
         if self.spec.exact_resume:
             randomness.seed_step(setting.seed, at.epoch, at.step)
-        with setting.precision.autocast():
-            loss, parts = self.session.loss(batch)
-        self.scaler.scale(loss).backward()
+        parts = self._gradients(batch)
         if step - at.last_update >= self._accumulate(step):
             self._update()
             at.last_update = step
         mean = self.epoch_losses
         self.epoch_losses = parts if mean is None else (mean * at.step + parts) / (at.step + 1)
-        self.meter.add(parts, self.session.size(batch))
+        self.meter.add(parts, self.session.size(batch) * self.world.size)
         at.step += 1
         at.taken = step + 1
 
+    def _gradients(self, batch: Batch) -> Tensor:
+        """Add this batch's gradients to what is there; its losses.
+
+        A process that runs short of memory must say so before the others wait for its gradients, and with the same
+        word all hear what the person asks for: small talk is slow between processes.
+        """
+        failure: ShortOfMemory | None = None
+        parts = torch.zeros(())
+        try:
+            parts = self._backward(batch)
+        except Exception as e:
+            failure = short_of_memory(e)
+            if failure is None:
+                raise
+        if self.world.size > 1:
+            self.flag = self.world.agree(SHORT if failure else self._asked())
+        if failure or self.flag >= SHORT:
+            raise failure or ShortOfMemory("another process ran out of memory", self._on_gpu)
+        return self.world.mean(parts)
+
+    def _request(self) -> str | None:
+        """The person's request after a step, which all processes agree on; new settings are taken up."""
+        flag = self.flag if self.world.size > 1 else self._asked()
+        if flag >= CHANGED:
+            self.hear()
+        return _named(flag)
+
+    def _asked(self) -> int:
+        """What the person asks for now, as a flag. Only the first process listens."""
+        if not self.world.writes:
+            return 0
+        flag = FLAGS[self.requests.poll()]
+        return flag + (CHANGED if self.requests.changed(self._settings) else 0)
+
+    def _backward(self, batch: Batch) -> Tensor:
+        """Forward and backward through `batch`, in as many pieces as memory needs; the mean of their losses."""
+        pieces = self.session.split(batch, self.course.parts) if self.course.parts > 1 else [batch]
+        at, total = self.at, self.session.size(batch)
+        left = self.session.images["train"] - at.step * self.spec.batch_size
+        weight = self.world.weight(min(left, self.spec.batch_size))
+        mean: Tensor | None = None
+        for piece in pieces:
+            with self.setting.precision.autocast():
+                loss, parts = self.session.loss(piece)
+            self.scaler.scale(loss if weight == 1 else loss * weight).backward()
+            share = self.session.size(piece) / total
+            parts = parts if share == 1 else parts * share
+            mean = parts if mean is None else mean + parts
+        assert mean is not None
+        return mean
+
     def _set_rates(self, step: int) -> None:
         """Every group's learning rate for `step`, and momentum while it warms up."""
-        schedule, spec = self.setting.schedule, self.spec
+        plan, spec = self.schedule, self.spec
         bias_start = spec.warmup_lr if spec.warmup_bias_lr is None else spec.warmup_bias_lr
         for group in self.optimizer.param_groups:
-            start = bias_start if group["kind"] == "bias" else spec.warmup_lr
-            group["lr"] = schedule.rate(step, group["initial_lr"], start)
-            if "momentum" in group and schedule.warmup_steps and step <= schedule.warmup_steps:
-                group["momentum"] = schedule.ramp(step, spec.warmup_momentum, self.setting.warm_momentum)
+            start = (bias_start if group["kind"] == "bias" else spec.warmup_lr) * min(1.0, group["ratio"])
+            group["lr"] = plan.rate(step, group["initial_lr"], start)
+            if "momentum" in group and spec.momentum_warmup and plan.warmup_steps and step <= plan.warmup_steps:
+                group["momentum"] = plan.ramp(step, spec.warmup_momentum, self.setting.warm_momentum)
 
     def _accumulate(self, step: int) -> int:
         """Steps whose gradients are added up for one update; grows from 1 during warm-up."""
-        return max(1, round(self.setting.schedule.ramp(step, 1, self.setting.accumulate)))
+        return max(1, round(self.schedule.ramp(step, 1, self.setting.accumulate)))
 
     def _update(self) -> None:
+        self.world.add_gradients(self.session.model.parameters())
         self.scaler.unscale_(self.optimizer)
-        torch.nn.utils.clip_grad_norm_(self.session.model.parameters(), max_norm=CLIP_NORM)
+        if self.spec.clip:
+            torch.nn.utils.clip_grad_norm_(self.session.model.parameters(), max_norm=self.spec.clip)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad()
@@ -141,12 +241,25 @@ class Loop:
 
     def _show_step(self) -> None:
         at = self.at
-        lr = self.setting.schedule.at(at.taken - 1)
+        lr = self.schedule.at(at.taken - 1)
         memory = environment.memory(self.setting.precision.device)
         self.meter.show(epoch=at.epoch + 1, step=at.taken, i=at.step, lr=lr, memory=memory)
+        if self.meter.spoilt:
+            # With 16-bit floats a single overflow is no harm: the scaler leaves that step out.
+            if not self.setting.precision.scaled or self.meter.spoilt > 10:
+                raise Diverged(f"in step {at.taken} (epoch {at.epoch + 1})")
+            require_finite_weights(self.session.model, f"in step {at.taken} (epoch {at.epoch + 1})")
+        self.keeper.settle()
+
+    def _evaluates(self, number: int) -> bool:
+        """Whether epoch `number` (1…) ends with an evaluation: by the cadence, and always near the end."""
+        last = self.course.epochs
+        return number % self.spec.val_every == 0 or number >= last or number > last - max(1, last // 10)
 
     def _evaluate(self) -> Evaluation | None:
-        """The averaged weights on val; None when the person stopped it."""
+        """The averaged weights on val; None when the person stopped it, and where another process does it."""
+        if not self.world.writes:
+            return None
         bar = Bar(self.log, "val")
 
         def between(done: int, total: int) -> bool:
@@ -155,114 +268,193 @@ class Loop:
 
         return self.session.evaluate(self.average.model, "val", between)
 
-    def _end_epoch(self, evaluation: Evaluation, train_seconds: float, val_seconds: float) -> None:
+    def _end_epoch(self, evaluation: Evaluation | None, train_seconds: float, val_seconds: float) -> None:
         """Log the epoch, keep the weights if they are the best so far, decide whether to go on, save."""
         at, number = self.at, self.at.epoch + 1
         losses = [] if self.epoch_losses is None else self.epoch_losses.tolist()
-        require_finite(losses, f"in epoch {number}")
-        if not finite_weights(self.session.model):
-            require_finite([float("nan")], f"at the end of epoch {number}")
-        fitness = evaluation.fitness
-        best = at.best is None or fitness >= at.best  # of equals the later: while all are 0, it has learned more
-        if at.best is None or fitness > at.best:
-            at.best, at.best_epoch = fitness, number
-        if best:
-            self._timed(lambda: self.session.export(self.average.model, self.job.version.best_weights))
-        lr = self.setting.schedule.at(max(0, at.taken - 1))
-        self._log_epoch(number, losses, evaluation, lr, best, train_seconds, val_seconds)
+        if not self.setting.precision.scaled:
+            require_finite(losses, f"in epoch {number}")
+        require_finite_weights(self.session.model, f"at the end of epoch {number}")
+        if self.world.writes:
+            self._judge(number, losses, evaluation, train_seconds, val_seconds)
         at.epoch, at.step = number, 0
-        at.complete = number >= self.spec.epochs or self._give_up(number) or self.requests.poll() == "finish"
+        done = number >= self.course.epochs or self._give_up(number) or self._heard() == "finish"
+        at.complete = bool(self.world.agree(int(done and self.world.writes)))
         self.epoch_losses = None
         if at.complete:
-            self._keep_last()
-        self.save()
+            self.keeper.keep_last()
+        self.keeper.save()
+
+    def _judge(self, number: int, losses: list[float], found: Evaluation | None, train: float, val: float) -> None:
+        """Whether the epoch was the best so far, and what there is to say of it."""
+        at, best = self.at, False
+        if found:
+            best = at.best is None or found.fitness >= at.best  # of equals the later: while all are 0, it learned more
+            if at.best is None or found.fitness > at.best:
+                at.best, at.best_epoch = found.fitness, number
+        if best:
+            self.keeper.keep_best()
+        self._log_epoch(number, losses, found, best, train, val)
+        self.history.append(signs.Epoch(sum(losses), sum(found.losses.values()) if found else None, best))
+        for text in signs.read(self.history, self.course.patience):
+            self.log.append("log", level="info", text=text)
 
     def _give_up(self, number: int) -> bool:
         """Whether patience has run out: counted from the first epoch, however bad it was."""
-        patience = self.spec.patience
-        if not patience or number - self.at.best_epoch < patience:
+        patience = self.course.patience
+        if not patience or not self.world.writes or number - self.at.best_epoch < patience:
             return False
-        if number < self.spec.epochs:
+        if number < self.course.epochs:
             text = f"no better result on val in {patience} epochs; the best was epoch {self.at.best_epoch}"
             self.log.append("log", level="info", text=f"Stopped early: {text}.")
         return True
 
     def _log_epoch(
-        self, number: int, losses: list[float], found: Evaluation, lr: float, best: bool, train: float, val: float
+        self, number: int, losses: list[float], found: Evaluation | None, best: bool, train: float, val: float
     ) -> None:
         self.log.append(
             "epoch",
             epoch=number,
-            split=found.split,
+            split="val",
             train={name: round(v, 5) for name, v in zip(self.session.loss_names, losses, strict=False)},
-            val=found.losses,
-            metrics=found.metrics,
-            per_class=found.per_class,
-            lr=lr,
-            seconds={"train": short(train), "val": short(val), "checkpoint": short(self.saving_seconds)},
+            val=found.losses if found else {},
+            metrics=found.metrics if found else {},
+            per_class=found.per_class if found else [],
+            lr=self.schedule.at(max(0, self.at.taken - 1)),
+            seconds={"train": short(train), "val": short(val), "checkpoint": short(self.keeper.seconds)},
             best=best,
+            confidence=found.confidence if found else None,
         )
-        self.saving_seconds = 0.0
+        self.keeper.seconds = 0.0
 
-    def _stop(self) -> Literal["stopped"]:
+    def _leave(self, ended: Ending) -> Ending:
         """As asked: leave everything so that a resumed training goes on from right here."""
-        self._keep_last()
-        self.save()
-        return "stopped"
+        self.keeper.keep_last()
+        self.keeper.save()
+        self.keeper.wait()
+        return ended
 
-    # What is kept
+    # What the person changes while it runs
 
-    def _keep_last(self) -> None:
-        self._timed(lambda: self.session.export(self.average.model, self.job.version.last_weights))
+    def _heard(self) -> str | None:
+        """The request that all processes know of, between two epochs."""
+        flag = self.world.agree(self._asked())
+        self.hear()
+        return _named(flag)
 
-    def save(self) -> None:
-        """Write the resumable state. Raises DojangError(DISK_FULL, …); the one before is kept then."""
-        self._timed(lambda: checkpoint.save(self.job.version.state_file, self.state()))
-        self.log.append("checkpoint", name="state.pt", epoch=self.at.epoch + 1, step=self.at.taken)
+    def _word(self) -> Ending:
+        return "paused" if self.world.agree(int(self.requests.word == "paused")) else "stopped"
 
-    def _timed(self, write: Any) -> None:
-        started = time.monotonic()
-        write()
-        self.saving_seconds += time.monotonic() - started
+    @property
+    def _settings(self) -> Settings:
+        return {"epochs": self.course.epochs, "patience": self.course.patience, "lr_scale": self.course.lr_scale}
+
+    def hear(self) -> None:
+        """Take up new epochs, patience and learning rate, whichever were asked for."""
+        told = self.world.share_settings(self.requests.settings if self.world.writes else {})
+        new = {name: told[name] for name, old in self._settings.items() if name in told and told[name] != old}
+        if not new:
+            return
+        self.course = replace(self.course, **new)  # type: ignore[arg-type]
+        self.schedule = self._new_schedule()
+        self.at.complete = self.at.complete and self.at.epoch >= self.course.epochs
+        self.log.append("control", request="change", **new)
+
+    def _new_schedule(self) -> schedule.Schedule:
+        course, steps = self.course, self.session.steps_per_epoch
+        scale = course.lr_scale * course.damping
+        return schedule.of(self.spec, self.setting.lr, steps, epochs=course.epochs, scale=scale)
+
+    # What may go wrong
+
+    @property
+    def _on_gpu(self) -> bool:
+        return self.setting.precision.device.type == "cuda"
+
+    def _probe(self) -> None:
+        """The densest batch once, for its memory alone: better to run short now than at night."""
+        while True:
+            failed: ShortOfMemory | None = None
+            try:
+                self._try_densest()
+            except Exception as e:
+                failed = short_of_memory(e)
+                if failed is None:
+                    raise
+            if not self.world.agree(int(failed is not None)):
+                return
+            self._halve(failed or ShortOfMemory("another process ran out of memory", self._on_gpu))
+            self.log.append("log", level="warning", text=self._split_text())
+
+    def _try_densest(self) -> None:
+        """Forward and backward, leaving the model, its gradients and all randomness as they were."""
+        model = self.session.model
+        images = -(-self.spec.batch_size // (self.world.size * self.course.parts))
+        gradients, buffers = [p.grad for p in model.parameters()], [b.clone() for b in model.buffers()]
+        devices = [self.setting.precision.device] if self._on_gpu else []
+        model.train()
+        try:
+            with torch.random.fork_rng(devices):
+                for p in model.parameters():
+                    p.grad = None
+                with self.setting.precision.autocast():
+                    loss, _ = self.session.loss(self.session.densest(images))
+                loss.backward()
+        finally:
+            for p, gradient in zip(model.parameters(), gradients, strict=True):
+                p.grad = gradient
+            with torch.no_grad():
+                for b, before in zip(model.buffers(), buffers, strict=True):
+                    b.copy_(before)
+            environment.free(self.setting.precision.device)
+
+    def _halve(self, e: ShortOfMemory) -> None:
+        """Batches go through in twice as many pieces from here on. Raises DojangError when they are single images."""
+        if self.course.parts * self.world.size >= self.spec.batch_size:
+            raise memory_error(self.job, e.on_gpu) from e
+        self.course = replace(self.course, parts=self.course.parts * 2)
+
+    def _split_text(self) -> str:
+        parts, batch = self.course.parts, self.spec.batch_size
+        runs = -(-batch // (parts * self.world.size))
+        return (
+            f"Memory ran out: each batch of {batch} now goes through in runs of {runs} whose gradients are added up. "
+            "Slower, with the same learning rate and the same images."
+        )
+
+    def _calm_down(self, e: Diverged) -> None:
+        """Go back to the last sound state with a lower learning rate. Raises DojangError(NAN_LOSS) the third time."""
+        if self.course.rollbacks >= ROLLBACKS:
+            raise e.final(self.course.rollbacks)
+        course = self.course
+        self.course = replace(course, rollbacks=course.rollbacks + 1, damping=course.damping * DAMPING)
+        self._go_back("NAN_LOSS", f"The loss became infinite or not a number {e}: the learning rate is quartered.")
+
+    def _go_back(self, code: str, text: str) -> None:
+        """To the last checkpoint, on the course as it is now."""
+        self.optimizer.zero_grad()
+        environment.free(self.setting.precision.device)
+        self.keeper.restore_last()
+        self.schedule = self._new_schedule()
+        self.scheduled = self.course.epochs
+        self.session.reschedule(self.scheduled)
+        self.meter.forget()
+        at, course = self.at, self.course
+        scale = course.lr_scale * course.damping
+        self.log.append(
+            "rollback", code=code, text=text, epoch=at.epoch + 1, step=at.taken, lr_scale=scale, parts=course.parts
+        )
 
     def state(self) -> dict[str, Any]:
         """Everything that the next step depends on, as tensors and plain values."""
-        steps = self.session.steps_per_epoch
-        pending = self.at.last_update != self.at.epoch * steps + self.at.step - 1
-        gradients = [p.grad for p in self.session.model.parameters()] if pending else None
-        return {
-            "position": asdict(self.at),
-            "model": self.session.model.state_dict(),
-            "average": self.average.model.state_dict(),
-            "updates": self.average.updates,
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "gradients": gradients,
-            "epoch_losses": self.epoch_losses,
-            "structure": dict(self.session.structure()),
-            "weights_text": self.session.weights_text,
-            "spec": self.spec.model_dump(),
-            "data_hash": self.session.data_hash,
-            "threads": torch.get_num_threads(),
-        }
+        return self.keeper.state()
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take up a saved state; tensors go to wherever the model is."""
-        device = self.setting.precision.device
-        self.at = Position(**state["position"])
-        self.session.weights_text = state["weights_text"]
-        self.session.model.load_state_dict(state["model"])
-        self.average.model.load_state_dict(state["average"])
-        self.average.updates = state["updates"]
-        saved = state["optimizer"]
-        for old, group in zip(saved["param_groups"], self.optimizer.param_groups, strict=True):
-            for key in ("fused", "foreach", "capturable"):  # these belong to the device, which may be another one now
-                old[key] = group.get(key)
-        self.optimizer.load_state_dict(saved)
-        if state["scaler"] and self.scaler.is_enabled():
-            self.scaler.load_state_dict(state["scaler"])
-        mean = state["epoch_losses"]
-        self.epoch_losses = None if mean is None else mean.to(device)
-        if state["gradients"] is not None:
-            for parameter, gradient in zip(self.session.model.parameters(), state["gradients"], strict=True):
-                parameter.grad = None if gradient is None else gradient.to(device)
+        """Take up a saved state, and the course it was on."""
+        self.course = Course(**state["course"])
+        self.keeper.restore(state)
+        self.schedule = self._new_schedule()
+
+
+def _named(flag: int) -> str | None:
+    return next(name for name, number in FLAGS.items() if number == flag % CHANGED)

@@ -16,27 +16,31 @@ BOOST = 3  # MuSGD trains the classification layers of a detector at this many t
 
 
 def build(
-    model: nn.Module, name: str, lr: float, momentum: float, weight_decay: float, boosted: set[int]
+    model: nn.Module,
+    name: str,
+    lr: float,
+    momentum: float,
+    weight_decay: float,
+    boosted: set[int],
+    slowed: set[int],
+    ratio: float,
 ) -> torch.optim.Optimizer:
     """The optimizer called `name`. Groups and their order are ultralytics' own, so that updates agree to the last bit.
 
-    Each group has a `kind` (weight, norm, bias or muon) and an `initial_lr`, which the loop scales by the schedule.
-    Weights decay; biases and the weights of normalisation layers do not.
+    Each group has a `kind` (weight, norm, bias or muon), an `initial_lr`, which the loop scales by the schedule, and the
+    `ratio` of that to `lr`: those in `boosted` (MuSGD only) learn faster, those in `slowed` at `ratio`. Weights decay;
+    biases and the weights of normalisation layers do not.
     """
     kinds = _kinds(model, muon=name == "MuSGD")
     common = _arguments(name, lr, momentum)
     decays = {"weight": weight_decay, "norm": 0.0, "bias": 0.0, "muon": weight_decay}
     groups: list[Group] = []
     for kind, parameters in kinds.items():
-        group: Group = {**common, "kind": kind, "weight_decay": decays[kind], "initial_lr": lr}
+        group: Group = {**common, "kind": kind, "weight_decay": decays[kind]}
         if name == "MuSGD":
             group["use_muon"] = kind == "muon"
-            high = [p for p in parameters if id(p) in boosted]
-            rest = [p for p in parameters if id(p) not in boosted]
-            groups.append({**group, "params": high, "lr": lr * BOOST, "initial_lr": lr * BOOST})
-            groups.append({**group, "params": rest})
-        else:
-            groups.append({**group, "params": parameters})
+        for share, members in _by_ratio(parameters, name == "MuSGD", boosted, slowed, ratio):
+            groups.append({**group, "params": members, "lr": lr * share, "initial_lr": lr * share, "ratio": share})
     if name == "MuSGD":
         from ultralytics.optim import MuSGD
 
@@ -52,6 +56,20 @@ def build(
         "RMSProp": torch.optim.RMSprop,
     }
     return classes[name](groups, **fused)
+
+
+def _by_ratio(
+    parameters: list[nn.Parameter], muon: bool, boosted: set[int], slowed: set[int], ratio: float
+) -> list[tuple[float, list[nn.Parameter]]]:
+    """Parameters of one kind by the ratio of their rate; always as many groups for the same arguments."""
+    found: list[tuple[float, list[nn.Parameter]]] = []
+    if muon:
+        found.append((float(BOOST), [p for p in parameters if id(p) in boosted]))
+        parameters = [p for p in parameters if id(p) not in boosted]
+    if ratio != 1:
+        found.append((ratio, [p for p in parameters if id(p) in slowed]))
+        parameters = [p for p in parameters if id(p) not in slowed]
+    return [*found, (1.0, parameters)]
 
 
 def _kinds(model: nn.Module, muon: bool) -> dict[str, list[nn.Parameter]]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import time
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from engine.control import Control, Request
+from engine.control import Control, Request, Settings
 from engine.errors import DojangError
 from engine.events import EventLog
 
@@ -22,17 +23,32 @@ class Requests:
 
     def __init__(self, control: Control, log: EventLog) -> None:
         self._control, self._log = control, log
-        self._told: Request | None = None
+        self.last: Request | None = None
 
     def poll(self) -> Request | None:
         asked = self._control.poll()
-        if asked != self._told and asked is not None:
+        if asked != self.last and asked is not None:
             self._log.append("control", request=asked)
-            self._told = asked
+            self.last = asked
         return asked
 
     def stopped(self) -> bool:
-        return self.poll() == "stop"
+        """Whether to leave now, be it for good or for a while."""
+        return self.poll() in ("stop", "pause")
+
+    @property
+    def word(self) -> Literal["stopped", "paused"]:
+        """How it ends when `stopped`."""
+        return "paused" if self.last == "pause" else "stopped"
+
+    @property
+    def settings(self) -> Settings:
+        """What is to change while it runs, by the latest poll."""
+        return self._control.settings
+
+    def changed(self, now: Settings) -> bool:
+        """Whether a setting is asked for that is not so now."""
+        return any(now.get(name) != value for name, value in self._control.settings.items())
 
 
 class Bar:
@@ -62,10 +78,15 @@ class Meter:
         self._steps = self._images = 0
         self._at = time.monotonic()
         self._rate: float | None = None
+        self.spoilt = 0  # readings in a row with a loss that is not finite
 
     def restart_clock(self) -> None:
         """Leave out of images/s what was not training."""
         self._at = time.monotonic()
+
+    def forget(self) -> None:
+        """What was added and not yet shown never was."""
+        self._sum, self._steps, self._images, self.spoilt = None, 0, 0, 0
 
     def add(self, losses: Tensor, images: int) -> None:
         """One step: `losses` float32 of shape (names,), on the device."""
@@ -78,7 +99,7 @@ class Meter:
         return time.monotonic() - self._at >= STEP_SECONDS
 
     def show(self, *, epoch: int, step: int, i: int, lr: float, memory: float | None) -> None:
-        """Log the steps since the last event. Raises DojangError(NAN_LOSS) when a loss among them was not finite."""
+        """Log the steps since the last event."""
         if self._sum is None:
             return
         means = [v / self._steps for v in self._sum.tolist()]
@@ -93,7 +114,7 @@ class Meter:
             img_s=self._images_per_second(),
             memory=memory,
         )
-        require_finite(means, f"in step {step} (epoch {epoch})")
+        self.spoilt = 0 if all(map(math.isfinite, means)) else self.spoilt + 1
         self._sum, self._steps, self._images = None, 0, 0
 
     def _images_per_second(self) -> float:
@@ -111,16 +132,29 @@ def short(value: float) -> float:
     return float(f"{value:.6g}")
 
 
-def require_finite(values: list[float], where: str) -> None:
-    if not all(map(math.isfinite, values)):
-        raise DojangError(
-            f"The loss became infinite or not a number {where}.",
+class Diverged(Exception):
+    """The numbers are no longer finite. The text says where: “in step 12 (epoch 3)”."""
+
+    def final(self, tried: int) -> DojangError:
+        """What to tell the person once going back has not helped."""
+        return DojangError(
+            f"The loss became infinite or not a number {self}"
+            + (f", and again after {tried} times with a lower learning rate." if tried else "."),
             code="NAN_LOSS",
-            hint="Lower lr or raise warmup_epochs, or set amp to off, and train a new version. Weights of earlier epochs are kept.",
+            hint="Lower lr or raise warmup_epochs, or set amp to off, and train a new version. "
+            "Weights of earlier epochs are kept.",
         )
 
 
-def finite_weights(model: torch.nn.Module) -> bool:
-    """Whether no weight is infinite or not a number; one reading for the whole model."""
-    norms = torch._foreach_norm([p.detach() for p in model.parameters() if p.is_floating_point()])
-    return bool(torch.stack([n.float() for n in norms]).sum().isfinite())
+def require_finite(values: list[float], where: str) -> None:
+    """Raises Diverged."""
+    if not all(map(math.isfinite, values)):
+        raise Diverged(where)
+
+
+def require_finite_weights(model: torch.nn.Module, where: str) -> None:
+    """Raises Diverged when a weight or a running statistic is not finite; one reading for the whole model."""
+    tensors = [t.detach() for t in (*model.parameters(), *model.buffers()) if t.is_floating_point()]
+    norms = torch._foreach_norm(tensors)
+    if not bool(torch.stack([n.float() for n in norms]).sum().isfinite()):
+        raise Diverged(where)

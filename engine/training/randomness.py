@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch.utils.data import Sampler
 
+from engine.training.world import World, rank, size
+
 Key = tuple[int, int]
 """Epoch and index of one image: all that its augmentation depends on."""
 
@@ -52,6 +54,7 @@ class EndlessBatches(Sampler[list[Key]]):
     """Batches of keys from (`epoch`, `skip` batches done) on, epoch after epoch, each a permutation of its own.
 
     Loading processes run ahead over the end of an epoch without being told: the key says which epoch an image is for.
+    Of several processes that train together each gets its share of every batch.
     """
 
     def __init__(self, images: int, batch_size: int, seed: int, epochs: int, epoch: int, skip: int) -> None:
@@ -59,11 +62,12 @@ class EndlessBatches(Sampler[list[Key]]):
         self.epochs, self.epoch, self.skip = epochs, epoch, skip
 
     def __iter__(self) -> Iterator[list[Key]]:
-        skip = self.skip
+        skip, among = self.skip, World(rank(), size())
         for epoch in range(self.epoch, self.epochs):
             generator = torch.Generator()
             generator.manual_seed(mix(self.seed, epoch, ORDER))
             order = torch.randperm(self.images, generator=generator).tolist()
             for start in range(skip * self.batch_size, self.images, self.batch_size):
-                yield [(epoch, index) for index in order[start : start + self.batch_size]]
+                keys = [(epoch, index) for index in order[start : start + self.batch_size]]
+                yield list(among.share(keys))
             skip = 0

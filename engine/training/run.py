@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from engine import catalog, schedule, weights
+from engine import catalog, weights
 from engine.errors import DojangError
 from engine.spec import Spec, resolved_optimizer
 from engine.training import environment
@@ -15,81 +16,129 @@ from engine.worker import Job, announce
 if TYPE_CHECKING:
     from engine.training.data import Material
     from engine.training.environment import Precision
-    from engine.training.loop import Setting
+    from engine.training.loop import Loop, Setting
     from engine.training.progress import Requests
     from engine.training.session import Session
+    from engine.training.world import World
 
 State = dict[str, Any]
-FREE_TO_CHANGE = {"workers", "device", "threads", "patience", "download", "dataset_hash"}  # between two attempts
+Ending = Literal["done", "stopped", "paused"]
+FREE_TO_CHANGE = {  # between two attempts
+    *("workers", "device", "threads", "patience", "download", "dataset_hash", "gpus", "cache", "save_minutes"),
+    *("deterministic", "val_every"),
+}
 
 
-def train(job: Job) -> Literal["done", "stopped"]:
+def train(job: Job) -> Ending:
     """Train `job`'s version, from the beginning or from its checkpoint. Says everything through `job.log`.
 
     Raises DojangError with a code and a hint for whatever a person can act on.
     """
-    environment.prepare(job.version.workspace.cache, job.spec.threads)
+    from engine.training import world
+
+    threads = job.spec.threads or max(1, environment.cores() // world.size())
+    environment.prepare(job.version.workspace.cache, threads)
     from engine.training.failures import explained
 
     with explained(job):
-        return _train(job)
+        return _train(job, threads)
 
 
-def _train(job: Job) -> Literal["done", "stopped"]:
+def _train(job: Job, threads: int) -> Ending:
     """The stages in their order, with an ear to the person's requests at each boundary."""
     from engine.training import checkpoint
     from engine.training.progress import Requests
+    from engine.training.world import join
 
-    for folder in (job.version.checkpoints, job.version.best_weights.parent):
-        checkpoint.sweep(folder)
-    state = _saved_state(job) if job.resume else None
-    requests = Requests(job.control, job.log)
-    precision = _machine(job.spec)
-    file = None if state else _weights_file(job, requests)
-    if requests.stopped():
-        return "stopped"
-    job.log.append("stage", stage="preprocessing")
-    material = _material(job, requests)
-    if material is None:
-        return "stopped"
+    precision = _machine(job.spec, threads)
+    world = join(precision.device)
+    try:
+        if world.writes:
+            for folder in (job.version.checkpoints, job.version.best_weights.parent):
+                checkpoint.sweep(folder)
+        state = _saved_state(job, threads) if job.resume else None
+        requests = Requests(job.control, job.log)
+        file = None if state else _weights_file(job, requests, world)
+        if world.agree(int(requests.stopped())):
+            return requests.word
+        job.log.append("stage", stage="preprocessing")
+        material = _material(job, requests)
+        if world.agree(int(material is None)) or material is None:
+            return requests.word
+        return _with_session(job, material, precision, requests, world, file, state)
+    finally:
+        world.close()
+
+
+def _with_session(
+    job: Job,
+    material: Material,
+    precision: Precision,
+    requests: Requests,
+    world: World,
+    file: Path | None,
+    state: State | None,
+) -> Ending:
+    """Open a session of the right batch size, prepare it, and run."""
+    if world.size > 1 and not job.spec.exact_resume:
+        raise DojangError(
+            "Several GPUs share batches by counters, which exact_resume = false turns off.",
+            code="BAD_SPEC",
+            hint="Train a new version with exact_resume = true or gpus = 1.",
+        )
+    job = replace(job, spec=_settled_spec(job, material, precision, file, state))
     session = _open_session(job, material, precision, file, state)
     try:
-        return _run(job, session, material, precision, requests, state)
+        if not _prepared(job, session, requests):
+            return requests.word
+        return _run(job, session, material, precision, requests, world, state)
     finally:
         session.close()
 
 
 def _run(
-    job: Job, session: Session, material: Material, precision: Precision, requests: Requests, state: State | None
-) -> Literal["done", "stopped"]:
+    job: Job,
+    session: Session,
+    material: Material,
+    precision: Precision,
+    requests: Requests,
+    world: World,
+    state: State | None,
+) -> Ending:
     """Training and testing, or what of them a checkpoint leaves to do."""
     from engine.training import checkpoint
     from engine.training.data import data_changed
     from engine.training.loop import Loop
 
     setting, optimizer = _settle(job.spec, session, precision)
-    loop = Loop(job, session, optimizer, setting, requests)
+    loop = Loop(job, session, optimizer, setting, requests, world)
     if state:
         if state["data_hash"] != session.data_hash:
             raise data_changed(job.spec)
         loop.restore(state)
         state.clear()  # as large as the model: not kept twice
-    _log_plan(job, session, setting, optimizer, material)
+    world.same_weights(session.model)
+    loop.hear()
+    _log_plan(job, session, loop, optimizer, material)
     if not loop.at.complete:
         job.log.append("stage", stage="training")
-        if loop.run() == "stopped":
-            return "stopped"
+        ended = loop.run()
+        if ended != "complete":
+            return ended
     job.log.append("stage", stage="testing")
-    ended = _test(job, session, requests)
-    if ended == "done":  # from here on the newer generation is enough
+    tested = _test(job, session, requests) if world.writes else "done"
+    stopped = world.agree(int(tested != "done"))
+    if world.writes and tested == "done":  # from here on the newer generation is enough
         checkpoint.previous(job.version.state_file).unlink(missing_ok=True)
-    return ended
+    return tested if world.writes else ("stopped" if stopped else "done")
 
 
-def _machine(spec: Spec) -> Precision:
+def _machine(spec: Spec, threads: int) -> Precision:
     """Settle what computes, on how many threads and how precisely."""
-    device = environment.choose_device(spec.device)
-    environment.use(device, spec.threads or environment.cores())
+    from engine.training import world
+
+    device = environment.choose_device(spec.device, world.size(), world.local_rank())
+    environment.use(device, threads, spec.deterministic)
     return environment.choose_precision(spec.amp, device)
 
 
@@ -110,7 +159,7 @@ def _material(job: Job, requests: Requests) -> Material | None:
     return material
 
 
-def _saved_state(job: Job) -> State | None:
+def _saved_state(job: Job, threads: int) -> State | None:
     """The checkpoint to go on from, announced; None when none is readable and the training begins anew."""
     from engine.training import checkpoint
 
@@ -123,6 +172,8 @@ def _saved_state(job: Job) -> State | None:
         job.log.append("log", level="warning", text="No checkpoint can be read: the training begins anew.")
         return None
     saved, wanted = state["spec"], job.spec.model_dump()
+    if not wanted["batch_size"]:  # it was settled then
+        wanted["batch_size"] = saved.get("batch_size")
     changed = [k for k in wanted if k not in FREE_TO_CHANGE and saved.get(k) != wanted[k]]
     if changed:
         raise DojangError(
@@ -130,12 +181,11 @@ def _saved_state(job: Job) -> State | None:
             code="SPEC_CHANGED",
             hint="Put spec.toml back as it was, or train a new version.",
         )
-    _warn_inexact(job, state)
+    _warn_inexact(job, state, threads)
     return state
 
 
-def _warn_inexact(job: Job, state: State) -> None:
-    threads = job.spec.threads or environment.cores()
+def _warn_inexact(job: Job, state: State, threads: int) -> None:
     if not job.spec.exact_resume:
         text = "Exact resume is off: images come in another order from here on than in an unbroken training."
     elif threads != state["threads"]:
@@ -145,7 +195,7 @@ def _warn_inexact(job: Job, state: State) -> None:
     job.log.append("log", level="warning", text=text)
 
 
-def _weights_file(job: Job, requests: Requests) -> Path | None:
+def _weights_file(job: Job, requests: Requests, world: World) -> Path | None:
     """The file to start from; None for random weights. Raises DojangError(MISSING_WEIGHTS) with where to put it."""
     spec, workspace = job.spec, job.version.workspace
     if spec.weights == "scratch":
@@ -158,6 +208,13 @@ def _weights_file(job: Job, requests: Requests) -> Path | None:
         return found
     if not spec.download:
         raise weights.missing(model, workspace)
+    if world.writes:
+        found = _fetch(job, model, requests)
+    world.agree(0)  # the others wait for the file
+    return found or weights.find(model, workspace)
+
+
+def _fetch(job: Job, model: catalog.Model, requests: Requests) -> Path | None:
     from engine.training.progress import Bar
 
     bar = Bar(job.log, "preparing")
@@ -167,7 +224,32 @@ def _weights_file(job: Job, requests: Requests) -> Path | None:
         return not requests.stopped()
 
     job.log.append("log", level="info", text=f"Fetching {model.pretrained} from {weights.address(model)}")
-    return weights.fetch(model, workspace, tick)
+    return weights.fetch(model, job.version.workspace, tick)
+
+
+def _settled_spec(
+    job: Job, material: Material, precision: Precision, file: Path | None, state: State | None
+) -> Spec:
+    """The spec with its batch size settled: as it was before, or as many images as the GPU has room for."""
+    spec = job.spec
+    if spec.batch_size:
+        return spec
+    if state:
+        return spec.model_copy(update={"batch_size": state["spec"]["batch_size"]})
+    assumed = spec.model_copy(update={"batch_size": spec.images_per_step})
+    if precision.device.type != "cuda":
+        return assumed
+    from engine.training import memory
+
+    session = _open_session(replace(job, spec=assumed), material, precision, file, state)
+    try:
+        size, text = memory.fitting_batch(session, precision, material.images["train"], spec.gpus)
+    finally:
+        session.close()
+        del session
+        environment.free(precision.device)
+    job.log.append("log", level="info", text=text)
+    return spec.model_copy(update={"batch_size": size})
 
 
 def _open_session(
@@ -185,8 +267,25 @@ def _open_session(
     return kernels.open_session(spec, material, precision, scratch, file, state["structure"] if state else None)
 
 
+def _prepared(job: Job, session: Session, requests: Requests) -> bool:
+    """Let the session do what it does once before the first step; False when the person stopped it."""
+    from engine.training.progress import Bar
+
+    bar = Bar(job.log, "preprocessing")
+
+    def between(done: int, total: int) -> bool:
+        bar.show(done, total)
+        return not requests.stopped()
+
+    prepare = getattr(session, "prepare", None)
+    ready = prepare is None or bool(prepare(between))
+    for note in getattr(session, "notes", ()):
+        job.log.append("log", level="info", text=note)
+    return ready
+
+
 def _settle(spec: Spec, session: Session, precision: Precision) -> tuple[Setting, Any]:
-    """Schedule and optimizer, by ultralytics' rules for batches that add up and for “auto”."""
+    """What the loop trains by, and the optimizer, by ultralytics' rules for batches that add up and for “auto”."""
     from engine.training import optim
     from engine.training.loop import Setting
 
@@ -195,25 +294,29 @@ def _settle(spec: Spec, session: Session, precision: Precision) -> tuple[Setting
     name, lr, momentum = resolved_optimizer(spec, session.classes, updates)
     accumulate = max(round(nominal / spec.batch_size), 1)
     decay = spec.weight_decay * spec.batch_size * accumulate / nominal
-    optimizer = optim.build(session.model, name, lr, momentum, decay, session.boosted() if name == "MuSGD" else set())
-    plan = schedule.of(spec, lr, steps)
+    boosted = session.boosted() if name == "MuSGD" else set()
+    slowed, ratio = session.backbone_parameters(), spec.backbone_lr_ratio
+    optimizer = optim.build(session.model, name, lr, momentum, decay, boosted, slowed, ratio)
     setting = Setting(
-        schedule=plan,
+        lr=lr,
         momentum=momentum,
         warm_momentum=0.937 if spec.momentum is None else spec.momentum,  # MuSGD of “auto” too, as upstream
         accumulate=min(accumulate, steps * spec.epochs),
         precision=precision,
         seed=spec.seed,
+        probe=precision.device.type == "cuda",
     )
     return setting, optimizer
 
 
-def _log_plan(job: Job, session: Session, setting: Setting, optimizer: Any, material: Material) -> None:
+def _log_plan(job: Job, session: Session, loop: Loop, optimizer: Any, material: Material) -> None:
     """All that was settled, before the first step."""
-    spec, images, device = job.spec, session.images, setting.precision.device
+    spec, images, setting = job.spec, session.images, loop.setting
+    device, model = setting.precision.device, session.model
     job.log.append(
         "plan",
-        epochs=spec.epochs,
+        task=catalog.find(spec.model).task,
+        epochs=loop.course.epochs,
         steps_per_epoch=session.steps_per_epoch,
         batch_size=spec.batch_size,
         image_size=spec.image_size,
@@ -223,20 +326,22 @@ def _log_plan(job: Job, session: Session, setting: Setting, optimizer: Any, mate
         classes=list(material.dataset.classes),
         device=str(device),
         device_name=environment.device_name(device),
-        threads=spec.threads or environment.cores(),
+        processes=loop.world.size,
+        threads=spec.threads or max(1, environment.cores() // loop.world.size),
         workers=environment.worker_count(spec, device),
         amp=setting.precision.name,
         optimizer=type(optimizer).__name__,
-        lr=setting.schedule.lr,
+        lr=setting.lr,
         momentum=setting.momentum,
-        warmup_steps=setting.schedule.warmup_steps,
-        parameters=sum(p.numel() for p in session.model.parameters()),
+        warmup_steps=loop.schedule.warmup_steps,
+        parameters=sum(p.numel() for p in model.parameters()),
+        trained_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
         weights=session.weights_text,
         loss_names=list(session.loss_names),
     )
 
 
-def _test(job: Job, session: Session, requests: Requests) -> Literal["done", "stopped"]:
+def _test(job: Job, session: Session, requests: Requests) -> Ending:
     """The best weights, as they lie on disk, once more on val and once on test, which nothing was chosen by."""
     from engine.training.progress import Bar
 
@@ -255,7 +360,7 @@ def _test(job: Job, session: Session, requests: Requests) -> Literal["done", "st
 
         found = session.evaluate(model, split, between)
         if found is None:
-            return "stopped"
+            return requests.word
         job.log.append(
             "result",
             split=split,
@@ -263,6 +368,9 @@ def _test(job: Job, session: Session, requests: Requests) -> Literal["done", "st
             per_class=found.per_class,
             weights=best.name,
             images=found.images,
+            confidence=found.confidence,
+            confusion=found.confusion,
+            curves=found.curves,
         )
     return "done"
 

@@ -27,6 +27,9 @@ class Evaluation:
     per_class: list[dict[str, Any]]
     fitness: float
     losses: dict[str, float]
+    confidence: float | None = None  # of detections, at which precision, recall and F1 are quoted
+    confusion: dict[str, Any] | None = None  # see `engine.metrics.confusion`
+    curves: dict[str, Any] | None = None  # precision by recall and F1 by confidence, of detectors
 
 
 class Session(Protocol):
@@ -41,13 +44,25 @@ class Session(Protocol):
     weights_text: str  # what the model started from, said plainly
 
     def batches(self, epoch: int, skip: int) -> Iterator[Batch]:
-        """The batches of `epoch` (0…) after the first `skip`. Raises UnreadableImage."""
+        """The batches of `epoch` (0…) after the first `skip`: of each this process's share. Raises UnreadableImage."""
+
+    def split(self, batch: Batch, parts: int) -> list[Batch]:
+        """`batch` cut into at most `parts` runs of images, for a machine short of memory. Their losses add up."""
+
+    def densest(self, count: int) -> Batch:
+        """The `count` training images with the most objects as one batch: what needs the most memory."""
+
+    def reschedule(self, epochs: int) -> None:
+        """The training will have `epochs` epochs. Called between two epochs; `batches` may go beyond the old end."""
 
     def size(self, batch: Batch) -> int:
         """How many images are in it."""
 
     def loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """What to minimise, and its parts in the order of `loss_names`, detached, float32. Must not wait for a GPU."""
+        """What to minimise, and its parts in the order of `loss_names`, detached, float32. Must not wait for a GPU.
+
+        The first grows with the number of images in `batch`, so that pieces of a batch add up; the second are means.
+        """
 
     def evaluate(self, model: nn.Module, split: str, between: Between) -> Evaluation | None:
         """Losses and metrics of `model` on a split; None when `between` abandoned it."""
@@ -57,6 +72,9 @@ class Session(Protocol):
 
     def boosted(self) -> set[int]:
         """Ids of parameters that MuSGD trains at three times the rate."""
+
+    def backbone_parameters(self) -> set[int]:
+        """Ids of the parameters that `backbone_lr_ratio` is for."""
 
     def structure(self) -> Mapping[str, float]:
         """What a checkpoint must remember to build the same tensors again."""

@@ -167,6 +167,38 @@ def test_an_image_that_goes_while_training(create: Create, shapes: Path, monkeyp
     assert str(image) in of_kind(events, "error")[0]["message"]
 
 
+def test_a_loss_that_explodes_once_is_gone_back_on(create: Create, monkeypatch: Any) -> None:
+    from engine.training.kernels.ultralytics import Detector
+    from engine.training.loop import Loop
+
+    version, loss, steps = create(), Detector.loss, [0]
+
+    def exploding(self: Detector, batch: Any) -> Any:
+        steps[0] += 1
+        total, parts = loss(self, batch)
+        return (total * float("nan"), parts * float("nan")) if steps[0] == 5 else (total, parts)
+
+    rates: list[tuple[int, float]] = []
+    step = Loop._step
+
+    def watching(self: Loop, batch: Any) -> Any:
+        found = step(self, batch)
+        rates.append((self.at.taken, self.optimizer.param_groups[0]["lr"]))
+        return found
+
+    monkeypatch.setattr(Detector, "loss", exploding)
+    monkeypatch.setattr(Loop, "_step", watching)
+    events = train(version)
+    assert ending(events) == "done"
+    (told,) = of_kind(events, "rollback")
+    assert (told["code"], told["step"], told["lr_scale"]) == ("NAN_LOSS", 3, 0.25)
+    fourth = [lr for taken, lr in rates if taken == 4]
+    assert len(fourth) == 2 and fourth[1] == pytest.approx(fourth[0] / 4)
+    progress = version.progress()
+    assert list(progress.step_series["lr"].xs) == sorted(set(progress.step_series["lr"].xs))
+    assert all(v == v for v in progress.step_series["box_loss"].ys), "what was taken back is off the curve"
+
+
 def test_a_folder_that_is_gone(create: Create, shapes: Path) -> None:
     version = create()
     shutil.rmtree(shapes.parent)
@@ -210,8 +242,10 @@ def test_weights_that_explode_unseen(create: Create, monkeypatch: Any) -> None:
 
     monkeypatch.setattr(Loop, "_update", ruining)
     version = create(batch_size=24)
-    assert ending(train(version)).startswith("failed: NAN_LOSS")
-    assert not version.state_file.exists() and not version.best_weights.exists()
+    events = train(version)
+    assert ending(events).startswith("failed: NAN_LOSS")
+    assert not version.best_weights.exists()
+    assert len(of_kind(events, "rollback")) == 2
 
 
 def test_a_disk_that_fills_up_keeps_the_last_good_state(create: Create, monkeypatch: Any) -> None:
@@ -233,11 +267,11 @@ def test_a_disk_that_fills_up_keeps_the_last_good_state(create: Create, monkeypa
     assert ending(events).startswith("failed: DISK_FULL")
     assert "resume" in of_kind(events, "error")[0]["hint"]
     assert not list(version.path.rglob("*.tmp"))
-    assert checkpoint._read(version.state_file)["position"]["epoch"] == 1
+    assert checkpoint._read(version.state_file)["position"]["epoch"] == 0
 
     events = train(version)
     assert ending(events) == "done"
-    assert of_kind(events, "start")[0]["resumed"] == {"epoch": 2, "step": 3}
+    assert of_kind(events, "start")[0]["resumed"] == {"epoch": 1, "step": 0}
 
 
 def test_unreadable_checkpoints_are_said(create: Create, monkeypatch: Any) -> None:
@@ -269,6 +303,64 @@ def test_memory_that_runs_out(create: Create, monkeypatch: Any) -> None:
     events = train(create())
     assert ending(events).startswith("failed: OOM_GPU")
     assert "batch_size 4" in of_kind(events, "error")[0]["hint"]
+    assert [e["parts"] for e in of_kind(events, "rollback")] == [2, 4, 8]  # down to single images
+
+
+def test_memory_that_runs_out_for_a_while(create: Create, monkeypatch: Any) -> None:
+    """Anything above three images does not fit from step 4 on: it goes back, and on in smaller runs, to the end."""
+    import torch
+
+    from engine.training.kernels.ultralytics import Detector
+
+    loss, calls = Detector.loss, [0]
+
+    def short(self: Detector, batch: Any) -> Any:
+        calls[0] += 1
+        if calls[0] > 3 and self.size(batch) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return loss(self, batch)
+
+    monkeypatch.setattr(Detector, "loss", short)
+    version = create()
+    events = train(version)
+    assert ending(events) == "done"
+    told = of_kind(events, "rollback")
+    assert [(e["code"], e["step"], e["parts"]) for e in told] == [("OOM_GPU", 3, 2), ("OOM_GPU", 3, 4)]
+    assert "runs of 2" in told[-1]["text"]
+    progress = version.progress()
+    assert list(progress.step_series["box_loss"].xs)[-1] == 9 and progress.epochs_done == 3
+
+
+def test_runs_of_a_batch_add_up_to_it(create: Create) -> None:
+    """Gradients of a batch's pieces come to those of the whole, but for what batch normalisation sees."""
+    import torch
+
+    from engine.training import data, kernels
+    from engine.training.environment import Precision
+
+    version = create(batch_size=8, mosaic=0.0)
+    spec = version.spec()
+    material = data.gather(spec, version.workspace.path, lambda *_: True)
+    assert material
+    precision = Precision("off", torch.device("cpu"))
+    session = kernels.open_session(spec, material, precision, version.workspace.cache / "scratch", None, None)
+    batch = next(iter(session.batches(0, 0)))
+    session.model.eval()  # no batch normalisation: pieces do not know of each other
+    session.model.train = lambda *_: session.model  # type: ignore[method-assign]
+    found = []
+    for parts in (1, 3):
+        session.model.zero_grad()
+        pieces = session.split(batch, parts)
+        assert len(pieces) == parts and sum(session.size(p) for p in pieces) == 8
+        with torch.random.fork_rng():
+            for m in session.model.modules():
+                m.training = isinstance(m, type(session.model)) or m is session.model.model[-1]
+            for piece in pieces:
+                session.loss(piece)[0].backward()
+        found.append(torch.cat([p.grad.flatten() for p in session.model.parameters() if p.grad is not None]))
+    cosine = torch.nn.functional.cosine_similarity(found[0], found[1], dim=0)
+    assert cosine > 0.99  # lengths agree once predictions are good: until then the loss is no mean, upstream's neither
+    session.close()
 
 
 def test_a_last_batch_of_one_tiny_image(workspace: Workspace, tmp_path: Path) -> None:

@@ -182,7 +182,7 @@ def test_musgd_has_upstreams_groups() -> None:
     holder = SimpleNamespace(args=SimpleNamespace(lr0=0.01), data={"nc": 3})
     theirs = BaseTrainer.build_optimizer(holder, model, "auto", iterations=20_000, decay=0.0005)
     boosted = {id(p) for p in model.model[-1].cv3.parameters()}
-    ours = optim.build(model, "MuSGD", 0.01, 0.9, 0.0005, boosted)
+    ours = optim.build(model, "MuSGD", 0.01, 0.9, 0.0005, boosted, set(), 1.0)
     assert type(ours) is type(theirs) and len(ours.param_groups) == len(theirs.param_groups)
     for a, b in zip(ours.param_groups, theirs.param_groups, strict=True):
         assert [id(p) for p in a["params"]] == [id(p) for p in b["params"]]
