@@ -19,7 +19,7 @@ from engine import schedule
 from engine.control import Settings
 from engine.training import environment, randomness, signs
 from engine.training.environment import Precision
-from engine.training.failures import ShortOfMemory, memory_error, short_of_memory
+from engine.training.failures import ShortOfMemory, short_of_memory
 from engine.training.keeper import Course, Keeper, Position
 from engine.training.optim import Average
 from engine.training.progress import (
@@ -31,13 +31,12 @@ from engine.training.progress import (
     require_finite_weights,
     short,
 )
+from engine.training.rescue import Rescue
 from engine.training.session import Batch, Evaluation, Session
 from engine.training.world import World
 from engine.worker import Job
 
 Ending = Literal["complete", "stopped", "paused"]
-ROLLBACKS = 2  # times that a diverged training is taken back before it is given up
-DAMPING = 0.25  # what every learning rate is multiplied by each time
 FLAGS: dict[str | None, int] = {None: 0, "finish": 1, "pause": 2, "stop": 3}
 CHANGED, SHORT = 10, 100  # added to a flag; instead of one
 
@@ -83,8 +82,8 @@ class Loop:
         self.epoch_losses: Tensor | None = None  # running mean of the epoch so far, on the device
         self.flag = 0  # what all processes agreed on in the latest step
         self.meter = Meter(job.log, session.loss_names)
-        self.keeper = Keeper(self)
-        self.schedule = self._new_schedule()
+        self.keeper, self.rescue = Keeper(self), Rescue(self)
+        self.schedule = self.new_schedule()
 
     # From here on in the order in which things happen
 
@@ -93,15 +92,15 @@ class Loop:
         if self.at == Position():
             self.keeper.save()  # so that there is always something to go back to
         if self.setting.probe and not self.at.complete:
-            self._probe()
+            self.rescue.probe()
         while not self.at.complete:
             try:
                 ended = self._epoch()
             except Diverged as e:
-                self._calm_down(e)
+                self.rescue.calm_down(e)
             except ShortOfMemory as e:
-                self._halve(e)
-                self._go_back("OOM_GPU" if e.on_gpu else "OOM_HOST", self._split_text())
+                self.rescue.halve(e)
+                self.rescue.go_back("OOM_GPU" if e.on_gpu else "OOM_HOST", self.rescue.split_text())
             else:
                 if ended:
                     return self._leave(ended)
@@ -181,7 +180,7 @@ class Loop:
         if self.world.size > 1:
             self.flag = self.world.agree(SHORT if failure else self._asked())
         if failure or self.flag >= SHORT:
-            raise failure or ShortOfMemory("another process ran out of memory", self._on_gpu)
+            raise failure or ShortOfMemory("another process ran out of memory", self.on_gpu)
         return self.world.mean(parts)
 
     def _request(self) -> str | None:
@@ -356,94 +355,18 @@ class Loop:
         if not new:
             return
         self.course = replace(self.course, **new)  # type: ignore[arg-type]
-        self.schedule = self._new_schedule()
+        self.schedule = self.new_schedule()
         self.at.complete = self.at.complete and self.at.epoch >= self.course.epochs
         self.log.append("control", request="change", **new)
 
-    def _new_schedule(self) -> schedule.Schedule:
+    @property
+    def on_gpu(self) -> bool:
+        return self.setting.precision.device.type == "cuda"
+
+    def new_schedule(self) -> schedule.Schedule:
         course, steps = self.course, self.session.steps_per_epoch
         scale = course.lr_scale * course.damping
         return schedule.of(self.spec, self.setting.lr, steps, epochs=course.epochs, scale=scale)
-
-    # What may go wrong
-
-    @property
-    def _on_gpu(self) -> bool:
-        return self.setting.precision.device.type == "cuda"
-
-    def _probe(self) -> None:
-        """The densest batch once, for its memory alone: better to run short now than at night."""
-        while True:
-            failed: ShortOfMemory | None = None
-            try:
-                self._try_densest()
-            except Exception as e:
-                failed = short_of_memory(e)
-                if failed is None:
-                    raise
-            if not self.world.agree(int(failed is not None)):
-                return
-            self._halve(failed or ShortOfMemory("another process ran out of memory", self._on_gpu))
-            self.log.append("log", level="warning", text=self._split_text())
-
-    def _try_densest(self) -> None:
-        """Forward and backward, leaving the model, its gradients and all randomness as they were."""
-        model = self.session.model
-        images = -(-self.spec.batch_size // (self.world.size * self.course.parts))
-        gradients, buffers = [p.grad for p in model.parameters()], [b.clone() for b in model.buffers()]
-        devices = [self.setting.precision.device] if self._on_gpu else []
-        model.train()
-        try:
-            with torch.random.fork_rng(devices):
-                for p in model.parameters():
-                    p.grad = None
-                with self.setting.precision.autocast():
-                    loss, _ = self.session.loss(self.session.densest(images))
-                loss.backward()
-        finally:
-            for p, gradient in zip(model.parameters(), gradients, strict=True):
-                p.grad = gradient
-            with torch.no_grad():
-                for b, before in zip(model.buffers(), buffers, strict=True):
-                    b.copy_(before)
-            environment.free(self.setting.precision.device)
-
-    def _halve(self, e: ShortOfMemory) -> None:
-        """Batches go through in twice as many pieces from here on. Raises DojangError when they are single images."""
-        if self.course.parts * self.world.size >= self.spec.batch_size:
-            raise memory_error(self.job, e.on_gpu) from e
-        self.course = replace(self.course, parts=self.course.parts * 2)
-
-    def _split_text(self) -> str:
-        parts, batch = self.course.parts, self.spec.batch_size
-        runs = -(-batch // (parts * self.world.size))
-        return (
-            f"Memory ran out: each batch of {batch} now goes through in runs of {runs} whose gradients are added up. "
-            "Slower, with the same learning rate and the same images."
-        )
-
-    def _calm_down(self, e: Diverged) -> None:
-        """Go back to the last sound state with a lower learning rate. Raises DojangError(NAN_LOSS) the third time."""
-        if self.course.rollbacks >= ROLLBACKS:
-            raise e.final(self.course.rollbacks)
-        course = self.course
-        self.course = replace(course, rollbacks=course.rollbacks + 1, damping=course.damping * DAMPING)
-        self._go_back("NAN_LOSS", f"The loss became infinite or not a number {e}: the learning rate is quartered.")
-
-    def _go_back(self, code: str, text: str) -> None:
-        """To the last checkpoint, on the course as it is now."""
-        self.optimizer.zero_grad()
-        environment.free(self.setting.precision.device)
-        self.keeper.restore_last()
-        self.schedule = self._new_schedule()
-        self.scheduled = self.course.epochs
-        self.session.reschedule(self.scheduled)
-        self.meter.forget()
-        at, course = self.at, self.course
-        scale = course.lr_scale * course.damping
-        self.log.append(
-            "rollback", code=code, text=text, epoch=at.epoch + 1, step=at.taken, lr_scale=scale, parts=course.parts
-        )
 
     def state(self) -> dict[str, Any]:
         """Everything that the next step depends on, as tensors and plain values."""
@@ -453,7 +376,7 @@ class Loop:
         """Take up a saved state, and the course it was on."""
         self.course = Course(**state["course"])
         self.keeper.restore(state)
-        self.schedule = self._new_schedule()
+        self.schedule = self.new_schedule()
 
 
 def _named(flag: int) -> str | None:

@@ -86,7 +86,7 @@ def _with_session(
             code="BAD_SPEC",
             hint="Train a new version with exact_resume = true or gpus = 1.",
         )
-    job = replace(job, spec=_settled_spec(job, material, precision, file, state))
+    job = replace(job, spec=_settled_spec(job, material, precision, world, file, state))
     session = _open_session(job, material, precision, file, state)
     try:
         if not _prepared(job, session, requests):
@@ -228,7 +228,7 @@ def _fetch(job: Job, model: catalog.Model, requests: Requests) -> Path | None:
 
 
 def _settled_spec(
-    job: Job, material: Material, precision: Precision, file: Path | None, state: State | None
+    job: Job, material: Material, precision: Precision, world: World, file: Path | None, state: State | None
 ) -> Spec:
     """The spec with its batch size settled: as it was before, or as many images as the GPU has room for."""
     spec = job.spec
@@ -249,7 +249,7 @@ def _settled_spec(
         del session
         environment.free(precision.device)
     job.log.append("log", level="info", text=text)
-    return spec.model_copy(update={"batch_size": size})
+    return spec.model_copy(update={"batch_size": -world.agree(-size)})  # the smallest of what each GPU has room for
 
 
 def _open_session(
