@@ -86,7 +86,7 @@ def run_ours(data: Path, folder: Path, options: argparse.Namespace, changes: dic
             watch.begin()
         elif kind == "step":  # the last of an epoch is always told
             watch.train()
-        elif kind == "checkpoint":
+        elif kind == "epoch":  # its checkpoint is written in the background
             watch.end()
 
     EventLog.append = noting  # type: ignore[method-assign]
