@@ -159,11 +159,12 @@ class Progress:
         return source.get("confidence")
 
     def _on_val(self) -> Event:
-        return self.results.get("val") or self.best or (self.epochs[-1] if self.epochs else {})
+        """The evaluation that counts by now; an epoch may have had none."""
+        return self.results.get("val") or self.best or next((e for e in reversed(self.epochs) if e["metrics"]), {})
 
     def per_class(self) -> list[dict[str, Any]]:
-        source = self.results.get("val") or (self.epochs[-1] if self.epochs else None)
-        return list(source.get("per_class") or []) if source else []
+        """The classes on val, of the same weights as `metrics`."""
+        return list(self._on_val().get("per_class") or [])
 
     # How each kind of event changes what is known
 

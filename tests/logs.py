@@ -21,7 +21,7 @@ def version(workspace: Workspace, name: str = "", **spec: Any) -> Version:
 
 
 def metrics(value: float) -> dict[str, float]:
-    return {"map50": value, "map50_95": value / 2, "precision": value, "recall": value}
+    return {"map50": value, "map50_95": value / 2, "precision": value, "recall": value, "f1": value}
 
 
 def begin(log: EventLog, attempt: int = 1, epochs: int = 4, per_epoch: int = 5, resumed: Any = None) -> None:

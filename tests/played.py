@@ -21,7 +21,7 @@ import time
 from engine.errors import DojangError
 from engine.worker import announce
 
-METRICS = {"map50": 0.9, "map50_95": 0.5, "precision": 0.8, "recall": 0.7}
+METRICS = {"map50": 0.9, "map50_95": 0.5, "precision": 0.8, "recall": 0.7, "f1": 0.75}
 
 
 def train(job):

@@ -47,7 +47,20 @@ FIELDS = [
     "loss",
     "metrics",
 ]
-FIELDS += ["best", "split", "text", "request", "code", "message", "state", "img_s"]
+FIELDS += [
+    "task",
+    "confidence",
+    "confusion",
+    "curves",
+    "best",
+    "split",
+    "text",
+    "request",
+    "code",
+    "message",
+    "state",
+    "img_s",
+]
 
 
 def told(*events: dict[str, Any]) -> list[str]:
@@ -70,6 +83,22 @@ def test_a_whole_training_is_told(tmp_path: Path) -> None:
     assert "best weights on test: mAP50 0.250" in text and "DISK_FULL: No space left." in text
     assert lines[-1].startswith("── failed after 0:0")
     assert sum("step " in line and "img/s" in line for line in lines) == 1  # one every few seconds
+
+
+def test_a_classifier_is_told_in_its_own_metrics_and_a_detector_with_its_threshold() -> None:
+    plan = {"kind": "plan", "t": 1.0, "epochs": 2, "steps_per_epoch": 1}
+    classify = {"top1": 0.75, "top5": 1.0, "precision": 0.5, "recall": None, "f1": 0.25}
+    result = {"kind": "result", "t": 2.0, "split": "val", "per_class": []}
+    lines = told({**plan, "task": "classify"}, {**result, "metrics": classify, "confidence": None})
+    assert lines[-1] == "best weights on val: top-1 0.750  top-5 1.000  precision 0.500  recall –  F1 0.250"
+    lines = told(plan, {**result, "metrics": logs.metrics(0.5), "confidence": 0.3125})
+    assert lines[-1].endswith("recall 0.500  F1 0.500 at confidence 0.312")
+
+
+def test_an_epoch_without_an_evaluation_claims_none() -> None:
+    epoch = {"kind": "epoch", "t": 2.0, "epoch": 1, "metrics": {}, "best": False}
+    plan = {"kind": "plan", "t": 1.0, "epochs": 2, "steps_per_epoch": 1}
+    assert told(plan, epoch)[-1] == "epoch 1/2"
 
 
 def test_numbers_that_are_unknown_are_dashes(tmp_path: Path) -> None:

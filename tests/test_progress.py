@@ -44,6 +44,51 @@ def test_a_finished_training(whole: list[Event]) -> None:
     assert p.remaining() is None
 
 
+PLAN: Event = {"kind": "plan", "t": 1.0, "epochs": 2, "steps_per_epoch": 1}
+
+
+def measured(**metrics: float) -> Event:
+    return {"kind": "epoch", "t": 2.0, "epoch": 1, "metrics": metrics, "best": True}
+
+
+@pytest.mark.parametrize(
+    ("events", "task", "metrics"),
+    [
+        ([{**PLAN, "task": "classify"}], "classify", ["top1", "top5", "precision", "recall", "f1"]),
+        ([PLAN, measured(top1=0.5)], "classify", ["top1", "top5", "precision", "recall", "f1"]),
+        ([PLAN, measured(map50=0.5)], "detect", ["map50", "map50_95", "precision", "recall", "f1"]),
+        ([{**PLAN, "task": ["x"]}, measured(other=0.5)], "", ["map50", "map50_95", "precision", "recall", "f1"]),
+    ],
+)
+def test_the_task_is_what_the_plan_or_the_metrics_say(events: list[Event], task: str, metrics: list[str]) -> None:
+    p = fold(events)
+    assert p.task == task and list(p.metrics()) == metrics
+
+
+def test_a_classifiers_log_speaks_of_its_accuracy() -> None:
+    assert fold([PLAN, measured(top1=0.5)]).log[-1][2] == "epoch 1: top-1 val 0.500 → best so far, kept"
+    assert list(fold([]).metrics("classify")) == ["top1", "top5", "precision", "recall", "f1"]
+
+
+def test_a_result_keeps_its_confusion_and_threshold() -> None:
+    confusion = {"labels": ["a", "b"], "matrix": [[1, 2], [0, 3]], "confidence": 0.25, "iou": 0.5}
+    event = {"kind": "result", "split": "val", "metrics": {"map50": 0.5}, "confidence": 0.25, "confusion": confusion}
+    p = fold([event])
+    assert p.confidence() == 0.25 and p.results["val"]["confusion"] == confusion and p.results["val"]["curves"] is None
+
+
+def test_an_epoch_that_was_not_evaluated_hides_none_that_was() -> None:
+    rows = [{"name": "a", "map50": 0.25}]
+    seen = {**measured(map50=0.25), "per_class": rows, "best": False}
+    p = fold([PLAN, seen, {**measured(), "epoch": 2, "best": False}])
+    assert p.metrics()["map50"] == 0.25 and p.per_class() == rows and len(p.epoch_series["map50"]) == 1
+
+
+def test_a_number_beyond_every_float_is_no_number() -> None:
+    p = fold([PLAN, measured(map50=10**400, recall=0.5)])
+    assert (p.metrics()["map50"], p.metrics()["recall"]) == (None, 0.5) and len(p.epoch_series["map50"]) == 1
+
+
 def test_before_the_result_the_best_epoch_counts(whole: list[Event]) -> None:
     p = fold([e for e in whole if e["kind"] not in ("result", "end")])
     assert p.best and p.best["epoch"] == 2
@@ -191,11 +236,11 @@ def test_the_fold_does_not_depend_on_how_the_log_is_cut(data: st.DataObject) -> 
         st.fixed_dictionaries(
             {"kind": st.sampled_from(["start", "stage", "plan", "progress", "step", "epoch", "result", "error", "end", "log", "x"])},
             optional={k: st.one_of(st.none(), st.integers(), st.text(max_size=5), st.floats(), st.lists(st.integers(), max_size=2), st.dictionaries(st.text(max_size=3), st.text(max_size=3), max_size=2))
-                      for k in ("t", "epoch", "step", "i", "loss", "metrics", "attempt", "resumed", "stage", "epochs", "steps_per_epoch", "state", "done", "total", "what", "per_class", "text")},
+                      for k in ("t", "epoch", "step", "i", "loss", "metrics", "attempt", "resumed", "stage", "epochs", "steps_per_epoch", "state", "done", "total", "what", "per_class", "text", "task", "split", "confidence", "confusion", "curves")},
         ),
         max_size=8,
     )
 )  # fmt: skip
 def test_a_hostile_log_breaks_nothing(events: list[Event]) -> None:
     p = fold(events)
-    p.metrics(), p.per_class(), p.remaining(), p.elapsed(), p.fraction, p.steps_total
+    p.metrics(), p.per_class(), p.remaining(), p.elapsed(), p.fraction, p.steps_total, p.task, p.confidence("test")

@@ -394,7 +394,9 @@ def test_show_has_what_scripts_rely_on(workspace: Workspace) -> None:
     found = show(logs.finished(logs.version(workspace, "x")))
     needed = "version name project state stage spec metrics epochs_done epochs split run_dir weights error"
     assert set(needed.split()) <= set(found)
-    assert set(found["metrics"]) == {"map50", "map50_95", "precision", "recall"}
+    assert set(found["metrics"]) == {"map50", "map50_95", "precision", "recall", "f1"} and found["task"] == "detect"
+    assert set(found["results"]) == {"val"} and found["results"]["val"]["metrics"] == found["metrics"]
+    assert set(found["results"]["val"]) >= {"per_class", "confidence", "confusion", "curves"}
     assert found["spec"]["dataset"] == "shapes" and found["split"] == "val"
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from engine import metrics
 from engine.events import Event
-from engine.progress import Progress
+from engine.progress import Progress, number
 from tui import words
 
 STEP_SECONDS = 5.0
@@ -57,12 +58,13 @@ class Lines:
         )
 
     def _epoch(self, e: Event) -> Iterator[str]:
-        yield f"epoch {e['epoch']}/{self.progress.epochs_total} on val: {metrics_text(e['metrics'])}" + (
-            "  (best so far)" if e.get("best") else ""
-        )
+        text = f"epoch {e['epoch']}/{self.progress.epochs_total}"
+        if e["metrics"]:
+            text += f" on val: {metrics_text(e['metrics'], self.progress.task, e.get('confidence'))}"
+        yield text + ("  (best so far)" if e.get("best") else "")
 
     def _result(self, e: Event) -> Iterator[str]:
-        yield f"best weights on {e['split']}: {metrics_text(e['metrics'])}"
+        yield f"best weights on {e['split']}: {metrics_text(e['metrics'], self.progress.task, e.get('confidence'))}"
 
     def _control(self, e: Event) -> Iterator[str]:
         yield f"asked to {e['request']}"
@@ -77,8 +79,11 @@ class Lines:
         yield f"── {e['state']} after {words.duration(self.progress.elapsed())}"
 
 
-def metrics_text(metrics: dict[str, Any]) -> str:
-    return "  ".join(f"{title} {words.metric(metrics.get(name))}" for name, title in words.METRIC_LONG.items())
+def metrics_text(values: dict[str, Any], task: str, confidence: Any = None) -> str:
+    """The metrics of a task by name, and the threshold at which precision, recall and F1 of a detector hold."""
+    at = number(confidence)
+    text = "  ".join(f"{m.name} {words.metric(number(values.get(m.key)))}" for m in metrics.of(task))
+    return text + (f" at confidence {at:.3f}" if at is not None else "")
 
 
 def describe(found: dict[str, Any]) -> Iterator[str]:
@@ -86,9 +91,9 @@ def describe(found: dict[str, Any]) -> Iterator[str]:
     name = f" “{found['name']}”" if found["name"] != found["version"] else ""
     yield f"{found['project']}/{found['version']}{name}: {words.state(found)}"
     yield f"{found['model']} on {found['dataset']}, epoch {found['epochs_done']} of {found['epochs']}, {words.duration(found['elapsed'])}"
-    yield f"val:  {metrics_text(found['metrics'])}"
+    yield f"val:  {metrics_text(found['metrics'], found['task'], found['confidence'])}"
     if found.get("test_metrics"):
-        yield f"test: {metrics_text(found['test_metrics'])}"
+        yield f"test: {metrics_text(found['test_metrics'], found['task'], found['test_confidence'])}"
     if found["tags"] or found["memo"]:
         yield f"tags {' '.join(found['tags']) or words.DASH}; memo {found['memo'] or words.DASH}"
     if found["error"] and found["state"] != "done":

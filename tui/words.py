@@ -7,20 +7,6 @@ from datetime import datetime
 from typing import Any
 
 DASH = "–"
-METRIC_TITLES = {"map50": "mAP50", "map50_95": "50-95", "precision": "P", "recall": "R"}
-METRIC_LONG = {"map50": "mAP50", "map50_95": "mAP50-95", "precision": "precision", "recall": "recall"}
-METRIC_BRIEF = {
-    "map50": "right class, half overlap",
-    "map50_95": "the same, tighter boxes",
-    "precision": "boxes drawn that are right",
-    "recall": "objects there that it finds",
-}
-METRIC_HELP = {
-    "map50": "average precision, boxes that overlap by half count",
-    "map50_95": "the same over overlaps of 50 to 95 %: tight boxes",
-    "precision": "of the boxes it draws, how many are right",
-    "recall": "of the objects that are there, how many it finds",
-}
 
 
 def duration(seconds: float | None) -> str:

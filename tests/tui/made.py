@@ -35,25 +35,32 @@ def training(
     classes: tuple[str, ...] = CLASSES,
     test: bool = False,
     seed: int = 1,
+    task: str = "detect",
 ) -> list[Event]:
     """Every event of a training up to step `until` (all of it, without the last word, when left out)."""
     chance = random.Random(seed)
     total = epochs * per_epoch
     until = total if until is None else until
     t = time.time() - 5 - until * pace if start is None else start
-    found: list[Event] = [*opening(epochs, per_epoch, t, classes=classes, test=test)]
+    found: list[Event] = [*opening(epochs, per_epoch, t, classes=classes, test=test, task=task)]
     t += 4
     for step in range(1, until + 1):
         epoch, i = (step - 1) // per_epoch + 1, (step - 1) % per_epoch + 1
         t += pace
         found.append(step_event(step, epoch, i, total, t, chance, nan_from))
         if i == per_epoch:
-            found.append(epoch_event(epoch, epochs, t, best, classes, chance, found[-1]["loss"]))
+            found.append(epoch_event(epoch, epochs, t, best, classes, found[-1]["loss"], task))
     return found
 
 
 def opening(
-    epochs: int, per_epoch: int, t: float, *, classes: tuple[str, ...] = CLASSES, test: bool = False
+    epochs: int,
+    per_epoch: int,
+    t: float,
+    *,
+    classes: tuple[str, ...] = CLASSES,
+    test: bool = False,
+    task: str = "detect",
 ) -> Iterator[Event]:
     """Up to the stage `training`."""
     yield {"kind": "start", "t": t, "attempt": 1, "pid": 7, "host": "box", "versions": {}, "resumed": None}
@@ -65,7 +72,7 @@ def opening(
         "train_images": 320, "val_images": 80, "test_images": 40 if test else 0, "classes": list(classes),
         "device": "cpu", "device_name": "cpu", "threads": 2, "workers": 0, "amp": "off", "optimizer": "AdamW",
         "lr": 0.001429, "momentum": 0.9, "warmup_steps": 3 * per_epoch, "parameters": 3011433,
-        "weights": "random weights", "loss_names": list(LOSSES),
+        "weights": "random weights", "loss_names": list(LOSSES), "task": task,
     }  # fmt: skip
     yield {"kind": "stage", "t": t + 4, "stage": "training"}
 
@@ -86,24 +93,44 @@ def step_event(
 
 
 def epoch_event(
-    epoch: int, epochs: int, t: float, best: float, classes: tuple[str, ...], chance: random.Random, loss: Any
+    epoch: int, epochs: int, t: float, best: float, classes: tuple[str, ...], loss: Any, task: str = "detect"
 ) -> Event:
     share = 1 - math.exp(-4 * epoch / epochs)
-    metrics = {
-        "map50": round(best * share, 4),
-        "map50_95": round(best * share * 0.6, 4),
-        "precision": round(min(1.0, best * share * 1.1), 4),
-        "recall": round(best * share * 0.9, 4),
-    }
+    both = {"precision": min(1.0, best * share * 1.1), "recall": best * share * 0.9, "f1": best * share}
+    own = {"map50": best * share, "map50_95": best * share * 0.6}
+    if task == "classify":
+        own = {"top1": best * share, "top5": min(1.0, best * share * 1.2)}
+    metrics = {k: round(v, 4) for k, v in (own | both).items()}
+    told = metrics if task == "detect" else both
     rows = [
-        {"name": n, **{k: round(v * (1 - 0.1 * j), 4) for k, v in metrics.items()}, "images": 20, "labels": 40 + j}
+        {"name": n, **{k: round(v * (1 - 0.1 * (j % 8)), 4) for k, v in told.items()}, "images": 20, "labels": 40 + j}
         for j, n in enumerate(classes)
     ]
     return {
         "kind": "epoch", "t": round(t, 3), "epoch": epoch, "split": "val", "train": loss,
         "val": {k: v and v * 1.1 for k, v in loss.items()}, "metrics": metrics, "per_class": rows, "lr": 0.001,
         "seconds": {"train": 10.0, "val": 1.0, "checkpoint": 0.1}, "best": True,
+        "confidence": 0.312 if task == "detect" else None,
     }  # fmt: skip
+
+
+def confused(classes: tuple[str, ...], task: str, best: float = 0.8) -> Event:
+    """Confusion and curves of a result: neighbours are taken for each other, and some objects are missed."""
+    size, detect = len(classes), task == "detect"
+    matrix = [[0] * (size + detect) for _ in range(size + detect)]
+    for i in range(size):
+        wrong = round((40 + i) * (1 - best + 0.05 * (i % 4))) if size > 1 else 0
+        matrix[i][i], matrix[i][(i + 1) % size] = 40 + i - wrong, wrong - wrong // 2
+        matrix[i][-1 if detect else i - 1] += wrong // 2
+        if detect:
+            matrix[size][i] = 3 * i + 1
+    labels = [*classes, "background"] if detect else list(classes)
+    place = {"confidence": 0.312, "iou": 0.5} if detect else {"confidence": None, "iou": None}
+    x = [i / 100 for i in range(101)]
+    rows = [{"name": n, "precision": [1 - v**3 for v in x], "f1": [3 * v * (1 - v) / (i + 1) for v in x]} for i, n in
+            enumerate(classes)]  # fmt: skip
+    curves = {"x": x, "mean": {k: rows[0][k] for k in ("precision", "f1")}, "per_class": rows}
+    return {"confusion": {"labels": labels, "matrix": matrix, **place}, "curves": curves if detect else None}
 
 
 def ending(events: list[Event], state: str, **error: str) -> list[Event]:
@@ -118,6 +145,7 @@ def ending(events: list[Event], state: str, **error: str) -> list[Event]:
             found.append({
                 "kind": "result", "t": t + 1, "split": split, "metrics": last["metrics"],
                 "per_class": last["per_class"], "weights": "weights/best.pt", "images": 80,
+                "confidence": last["confidence"], **confused(tuple(plan["classes"]), plan["task"]),
             })  # fmt: skip
     if error:
         found.append({"kind": "error", "t": t, **error})

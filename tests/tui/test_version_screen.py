@@ -160,11 +160,13 @@ async def test_nan_losses_are_shown_and_leave_a_gap(workspace: Workspace, opened
         await person.sees("train loss")
 
 
-async def test_the_four_views_by_tab(workspace: Workspace, opened: Open) -> None:
+async def test_the_five_views_by_tab(workspace: Workspace, opened: Open) -> None:
     version = made.in_state(workspace, "done", spec={"epochs": 10, "lr": 0.003})
     version.train_log.write_text("a line that the worker printed\n")
     async with opened(workspace, (80, 24), open_version=version.reference) as person:
         await person.sees("average precision") if person.app.size.width > 110 else await person.sees("right class")
+        await person.press("tab")
+        await person.sees("92 of 123 objects right (75 %), from confidence 0.312, overlap 0.5 on")
         await person.press("tab")
         await person.sees("locked: what this version was trained with", "Epochs", "changed (default 100)")
         await person.press("tab")
@@ -173,7 +175,7 @@ async def test_the_four_views_by_tab(workspace: Workspace, opened: Open) -> None
         await person.sees("a line that the worker printed")
         await person.press("tab")
         await person.sees("train loss")
-        await person.press("shift+tab", "shift+tab", "shift+tab")
+        await person.press("shift+tab", "shift+tab", "shift+tab", "shift+tab")
         await person.sees("right class")
         await person.press("l")
         await person.sees("epoch 10: mAP50 val")
@@ -185,10 +187,11 @@ async def test_the_charts_are_walked_zoomed_smoothed_and_scaled(workspace: Works
         await person.sees("mAP50")
         await person.press("shift+tab")
         titles = []
-        for _ in range(3):
+        for _ in range(4):
             titles += [c._view.title for c in screen(person).query(Chart)]
             await person.press("g")
-        assert {"train loss", "mAP, val", "loss", "precision, recall, val", "learning rate"} == set(titles)
+        by_epoch = {"mAP, val", "loss", "precision, recall, F1, val"}
+        assert {"train loss", "learning rate", "precision, val", "F1, val"} | by_epoch == set(titles)
         await person.press("z")
         assert len([c for c in screen(person).query(Chart) if c.display]) == 1
         await person.press("z")
@@ -270,3 +273,77 @@ async def test_every_part_has_its_room(workspace: Workspace, opened: Open, size:
                 assert region.width and region.height and person.app.screen.region.contains_region(region)
             assert "106/" not in person.text and "epoch 6/10" in person.text and "step 7/20" in person.text
             assert person.lines[0].rstrip().endswith("left")
+
+
+# What is measured, by task
+
+
+async def test_a_classifiers_metrics_charts_and_advice(workspace: Workspace, opened: Open) -> None:
+    names = ("ants", "bees", "wasps")
+    version = made.in_state(workspace, "done", task="classify", classes=names, best=0.45, test=True)
+    async with opened(workspace, (120, 40), open_version=version.reference) as person:
+        await person.sees("top-1", "top-5", "accuracy: how often its first guess is right", "F1", "bees")
+        assert "mAP" not in person.text and "confidence" not in person.text
+        await person.press("end")
+        await person.sees("top-1 is low, most of all for wasps, bees, ants")  # weak by F1, the weakest first
+        await person.press("shift+tab")
+        await person.sees("accuracy, val", "top-1 0.442", "F1 on val by class, weakest first")
+        assert "epoch 10: top-1 val 0.442" in person.text
+
+
+def matrix(person: Person) -> list[list[str]]:
+    """The confusion's lines, in words: names at the top, a class in each, sums at the bottom."""
+    there = [line.split() for line in person.lines]
+    head = next(i for i, line in enumerate(there) if line[-4:] == ["all", "P", "R", "F1"])
+    last = next(i for i, line in enumerate(there) if i > head and line[:1] == ["all"])
+    return there[head : last + 1]
+
+
+async def test_the_confusion_says_what_is_taken_for_what(workspace: Workspace, opened: Open) -> None:
+    version = made.in_state(workspace, "done", test=True)
+    async with opened(workspace, (80, 24), open_version=version.reference) as person:
+        await person.sees("✓ done")
+        await person.press("tab")
+        await person.sees("row: what it is, column: taken for")
+        assert matrix(person) == [
+            ["circle", "square", "triangle", "missed", "all", "P", "R", "F1"],
+            ["circle", "32", "4", "·", "4", "40", "0.864", "0.707", "0.785"],
+            ["square", "·", "31", "5", "5", "41", "0.777", "0.636", "0.707"],
+            ["triangle", "7", "·", "29", "6", "42", "0.691", "0.565", "0.628"],
+            ["nothing", "there", "1", "4", "7", "12"],
+            ["all", "40", "39", "41", "15", "135", "0.864", "0.707", "0.785"],
+        ]
+        await person.sees("triangle taken for circle: 7 of 42 (17 %)", "w val or test")
+        await person.press("w")
+        await person.sees("test  92 of 123 objects right")
+        await person.press("w")
+        await person.sees("val  92 of 123")
+
+
+async def test_a_large_confusion_is_walked_with_arrows(workspace: Workspace, opened: Open) -> None:
+    names = tuple(f"kind{i}" for i in range(40))
+    version = made.in_state(workspace, "done", classes=names)
+    async with opened(workspace, (80, 24), open_version=version.reference) as person:
+        await person.sees("✓ done")
+        await person.press("tab")
+        await person.sees("rows 1-13, columns 1-5 of 41; arrows")
+        assert matrix(person)[0][:2] == ["kind0", "kind1"] and matrix(person)[1][0] == "kind0"
+        await person.press("right", "right", "down")
+        assert matrix(person)[0][:2] == ["kind2", "kind3"] and matrix(person)[1][0] == "kind1"
+        await person.press("end")
+        assert matrix(person)[0][4] == "missed" and matrix(person)[-2][:2] == ["nothing", "there"]
+        await person.press("right", "down", "pagedown")
+        await person.sees("rows 29-41, columns 37-41 of 41")
+        await person.press("home")
+        await person.sees("rows 1-13, columns 1-5 of 41")
+        assert all(len(line.rstrip()) <= 80 for line in person.lines)
+
+
+async def test_without_a_confusion_it_says_when_there_will_be_one(workspace: Workspace, opened: Open) -> None:
+    version = made.version(workspace, made.training(until=107))
+    with made.held(version):
+        async with opened(workspace, (80, 24), open_version=version.reference) as person:
+            await person.sees("● training")
+            await person.press("tab", "tab")
+            await person.sees("It comes with the evaluation of the best weights")
+            assert "w val or test" not in person.footer

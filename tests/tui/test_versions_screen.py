@@ -247,3 +247,24 @@ async def test_sections_by_digit_and_quitting(workspace: Workspace, several: lis
             await person.press("q")
             await person.until(lambda: person.app._exit)
             assert person.app.return_value == "default/V_4 goes on training. Come back with: dojang"
+
+
+async def test_columns_and_orders_are_those_of_the_tasks_there(workspace: Workspace, opened: Open) -> None:
+    def head(person: Person) -> list[str]:
+        return next(line for line in person.lines if "version" in line and "state" in line).split()
+
+    async with opened(workspace, (160, 40)) as person:
+        assert head(person)[:6] == ["version", "state", "mAP50", "50-95", "P", "R"]
+        await person.press("o")
+        await person.sees("mAP50, best first", "F1, best first")
+        assert "top-1" not in person.text
+        await person.press("escape")
+        made.in_state(workspace, "done", task="classify", best=0.7, start=1.4e9)
+        made.in_state(workspace, "done", task="classify", best=0.8, start=1.5e9)
+        await person.sees("V_6")
+        assert head(person)[:8] == ["version", "state", "mAP50", "50-95", "top-1", "top-5", "P", "R"]
+        await person.press("o", "home", "down", "down", "down", "down", "down", "down", "enter")
+        assert home(person)._order == "top1"
+        assert listed(person)[:2] == ["V_6", "V_5"]
+        await person.press("home")
+        await person.sees("top-1      0.785", "top-5      0.942")

@@ -6,9 +6,10 @@ from typing import Any
 
 from textual.content import Content
 
+from engine import metrics
 from engine.errors import DojangError
 from engine.progress import Progress
-from engine.versions import LIVE, Version
+from engine.versions import LIVE, Version, task_of
 from tui import words
 from tui.widgets.facts import Fact, head, row
 from tui.widgets.symbols import fit, sign
@@ -18,16 +19,19 @@ WEAK = 0.5
 
 def summary_text(version: Version, p: Progress, state: str) -> list[Fact]:
     """Everything a finished (or running) version has to say for itself."""
+    task = p.task or task_of(version.model())
     lines: list[Fact] = [Content(""), Content.styled(_source(p, state), "$foreground-muted")]
+    lines += _threshold(p.confidence())
     test = p.results.get("test")
     if test:
         lines += [Content(""), Content.styled("test split, held out, evaluated once", "bold")]
         lines.append(
-            Content("   ".join(f"{t} {words.metric(test['metrics'].get(m))}" for m, t in words.METRIC_LONG.items()))
+            Content("   ".join(f"{m.name} {words.metric(test['metrics'].get(m.key))}" for m in metrics.of(task)))
         )
-    lines += _classes("val, by class", p.per_class())
+        lines += _threshold(p.confidence("test"))
+    lines += _classes("val, by class", p.per_class(), task)
     if test:
-        lines += _classes("test, by class", test.get("per_class") or [])
+        lines += _classes("test, by class", test.get("per_class") or [], task)
     lines += [Content(""), Content.styled("weights, best on val", "bold")]
     kept = version.best_weights.exists()
     lines.append(Content(str(version.best_weights) if kept else "none yet: kept after the first evaluation"))
@@ -46,14 +50,26 @@ def _source(p: Progress, state: str) -> str:
     return "val split: the first evaluation comes after the first epoch" if state in LIVE else "no evaluation was made"
 
 
-def _classes(title: str, rows: list[dict[str, Any]]) -> list[Content]:
+def _threshold(confidence: float | None) -> list[Content]:
+    """Where a detector's precision, recall and F1 hold: without it they say nothing."""
+    if confidence is None:
+        return []
+    text = f"precision, recall, F1: of boxes from confidence {confidence:.3f} on, where F1 is best"
+    return [Content.styled(text, "$foreground-muted")]
+
+
+def _classes(title: str, rows: list[dict[str, Any]], task: str) -> list[Content]:
+    """Each class with what is measured of it, the weakest first."""
     if not rows:
         return []
-    head = f"{'':<18}{'mAP50':>8}{'50-95':>8}{'P':>8}{'R':>8}{'images':>8}{'labels':>8}"
+    measured = [m for m in metrics.of(task) if any(m.key in r for r in rows)]
+    counted = [n for n in ("images", "labels") if any(n in r for r in rows)]
+    head = f"{'':<18}" + "".join(f"{t:>8}" for t in (*(m.title for m in measured), *counted))
+    weighed = metrics.weighed(task)
     lines = [Content(""), Content.styled(title, "bold"), Content.styled(head, "$foreground-muted")]
-    for found in sorted(rows, key=lambda r: r.get("map50") or 0.0):
-        values = "".join(f"{words.metric(found.get(m)):>8}" for m in words.METRIC_TITLES)
-        counts = "".join(f"{words.DASH if found.get(n) is None else found[n]:>8}" for n in ("images", "labels"))
+    for found in sorted(rows, key=lambda r: r.get(weighed) or 0.0):
+        values = "".join(f"{words.metric(found.get(m.key)):>8}" for m in measured)
+        counts = "".join(f"{words.DASH if found.get(n) is None else found[n]:>8}" for n in counted)
         lines.append(Content(f"{fit(words.clean(str(found.get('name', ''))), 18)}{values}{counts}"))
     return lines
 
@@ -66,12 +82,16 @@ def _next(version: Version, p: Progress, state: str) -> list[str]:
         how = "goes on from the last checkpoint" if version.state_file.exists() else "starts it, from the beginning"
         return [f"m {how} (dojang resume {version.reference})"]
     found = [f"use the weights: {version.best_weights}"]
-    value = p.metrics()["map50"]
+    task = p.task
+    head, weighed = metrics.headline(task), metrics.weighed(task)
+    values = p.metrics()
+    value = values[head.key]
     if value is not None and value < WEAK:
-        weak = [str(r["name"]) for r in p.per_class() if (r.get("map50") or 0) < WEAK][:3]
+        judged = sorted((r for r in p.per_class() if r.get(weighed) is not None), key=lambda r: float(r[weighed]))
+        weak = [str(r["name"]) for r in judged if r[weighed] < WEAK][:3]
         found.insert(
             0,
-            "mAP50 is low"
+            f"{head.name} is low"
             + (f", most of all for {', '.join(weak)}" if weak else "")
             + ": look at those images and labels, train longer, or start from pretrained weights",
         )

@@ -15,25 +15,31 @@ from textual.widget import Widget
 from textual.widgets import ContentSwitcher, Static
 from textual.worker import get_current_worker
 
-from engine import events
+from engine import events, metrics
 from engine.errors import DojangError
 from engine.progress import STAGES, Progress, Series
-from engine.versions import LIVE, Version, lost_error
+from engine.versions import LIVE, Version, lost_error, task_of
 from tui import words
 from tui.keys import bind
+from tui.metrics_files import FileCharts
 from tui.screens import curves
 from tui.screens.base import Page
 from tui.screens.summary import settings_text, summary_text
 from tui.screens.versions import ask_stop, edit_label, rename
 from tui.widgets.bars import Bar, Metric, MetricBars, ProgressBars, Stage, StageLine
 from tui.widgets.chrome import state_piece
+from tui.widgets.confusion import Confusion
 from tui.widgets.facts import Fact, Facts
 from tui.widgets.lines import Line, LineWidget, Piece, line_width
 from tui.widgets.symbols import fit, sign
 
-VIEWS = ("Curves", "Summary", "Settings", "Log")
+VIEWS = ("Curves", "Summary", "Confusion", "Settings", "Log")
 POLL = 0.25
 BATCH = 1 << 19
+ROLES = {
+    "map50": "chart-1", "map50_95": "chart-1", "top1": "chart-1", "top5": "chart-1",
+    "precision": "chart-2", "recall": "chart-3", "f1": "chart-4",
+}  # fmt: skip
 STAGE_WORDS = {"preparing": "preparing server"}
 
 
@@ -132,28 +138,31 @@ class LogPane(LineWidget):
 
 
 class Classes(LineWidget):
-    """The classes' mAP50 on val after the last epoch, and which of them are falling."""
+    """How good each class is on val after the last epoch, and which of them are falling."""
 
     DEFAULT_CSS = "Classes { height: 4; width: 44; padding: 0 1; }"
 
     def __init__(self, *, id: str) -> None:
         super().__init__(id=id)
         self._rows: list[tuple[str, float | None, float | None]] = []
+        self._metric = ""
 
     def show(self, progress: Progress) -> None:
         """The weakest first: they are what one looks for."""
-        last = [e.get("per_class") or [] for e in progress.epochs[-2:]]
-        now = last[-1] if last else []
-        then = {r.get("name"): r.get("map50") for r in last[0]} if len(last) > 1 else {}
+        key = metrics.weighed(progress.task)
+        self._metric = next(m.name for m in metrics.of(progress.task) if m.key == key)
+        judged = (e["per_class"] for e in reversed(progress.epochs) if e.get("per_class"))
+        now: list[dict[str, Any]] = next(judged, [])
+        then = {r.get("name"): r.get(key) for r in next(judged, now)}
         self._rows = sorted(
-            ((str(r.get("name")), r.get("map50"), then.get(r.get("name"))) for r in now), key=lambda r: r[1] or 0.0
+            ((str(r.get("name")), r.get(key), then.get(r.get("name"))) for r in now), key=lambda r: r[1] or 0.0
         )
         self.repaint()
 
     def paint(self, width: int, height: int) -> list[Line]:
         if not self._rows:
             return []
-        lines: list[Line] = [(("mAP50 on val by class, weakest first", "muted"),)]
+        lines: list[Line] = [((f"{self._metric} on val by class, weakest first", "muted"),)]
         for name, value, before in self._rows[: height - 1]:
             falling = value is not None and before is not None and value < before - 0.02
             note = (f" {sign('↓')} falling", "warning") if falling else ("", "")
@@ -165,7 +174,7 @@ class VersionScreen(Page):
     HELP_TITLE = "A version"
     HELP_TEXT = (
         "Curves: losses and metrics as the training goes. Summary: the metrics of the best weights, on val and test apart, "
-        "and by class. Settings: what it was trained with, locked. Log: what happened. "
+        "and by class. Confusion: what it takes for what. Settings: what it was trained with, locked. Log: what happened. "
         "Leaving costs the training nothing: it goes on, also when the terminal closes."
     )
     CSS = """
@@ -186,7 +195,7 @@ class VersionScreen(Page):
     VERTICAL_BREAKPOINTS = [(0, "short"), (30, "tall")]
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "back", "back", tooltip="back to the list; the training goes on"),
-        Binding("tab", "view(1)", "next view", tooltip="Curves, Summary, Settings, Log"),
+        Binding("tab", "view(1)", "next view", tooltip="Curves, Summary, Confusion, Settings, Log"),
         Binding("shift+tab", "view(-1)", "view before", show=False, tooltip="the view before"),
         bind("s", "stop", "stop", help="finish the step, save, stop; it can go on later"),
         bind("f", "finish", "finish", help="finish now: evaluate and keep the best as a done version"),
@@ -207,6 +216,7 @@ class VersionScreen(Page):
         self.progress = Progress()
         self.state = ""
         self._label = version.label_data()
+        self._own_charts = FileCharts(version.path / "metrics")
         self._settled = False
 
     def body(self) -> Iterator[Widget]:
@@ -224,6 +234,7 @@ class VersionScreen(Page):
             with VerticalScroll(id="view-Summary"):
                 yield MetricBars(id="metrics")
                 yield Facts(id="summary", classes="text")
+            yield Confusion(id="view-Confusion")
             with VerticalScroll(id="view-Settings"):
                 yield Facts(id="settings", classes="text")
             with VerticalScroll(id="view-Log"):
@@ -232,6 +243,7 @@ class VersionScreen(Page):
     def on_mount(self) -> None:
         preferences = self.dojang.preferences
         self.curves.set_looks(preferences.marker, preferences.smoothing)
+        self.curves.files = self._own_charts
         self._follow()
         self.set_interval(1.0, self._tick)
         self._tick()
@@ -255,6 +267,8 @@ class VersionScreen(Page):
                 self.app.call_from_thread(self._take, batch)
             if new == offset:
                 self._worker_settled()
+                if self._own_charts.look():
+                    self.app.call_from_thread(self._take, [])
                 time.sleep(POLL)
             offset = new
 
@@ -292,9 +306,10 @@ class VersionScreen(Page):
 
     def _ended(self) -> None:
         if self.state == "done":
-            value = words.metric(self.progress.metrics()["map50"])
+            head = metrics.headline(self.progress.task)
+            value = words.metric(self.progress.metrics()[head.key])
             self.notify(
-                f"mAP50 on val {value}. Tab shows the summary.", title=f"{self.version.id} is done", markup=False
+                f"{head.name} on val {value}. Tab shows the summary.", title=f"{self.version.id} is done", markup=False
             )
         self.app.bell()
 
@@ -380,12 +395,14 @@ class VersionScreen(Page):
     def _fill(self, view: str) -> None:
         p = self.progress
         if view == "Summary":
-            roles = {"map50": "chart-1", "map50_95": "chart-1", "precision": "chart-2", "recall": "chart-3"}
-            found, help = p.metrics(), words.METRIC_HELP if self.size.width >= 110 else words.METRIC_BRIEF
+            task = p.task or task_of(self.version.model())
+            found, wide = p.metrics(task), self.size.width >= 110
             self.query_one("#metrics", MetricBars).show(
-                [Metric(words.METRIC_LONG[m], found[m], help[m], roles[m]) for m in words.METRIC_LONG]
+                [Metric(m.name, found[m.key], m.help if wide else m.brief, ROLES[m.key]) for m in metrics.of(task)]
             )
             self.query_one("#summary", Facts).show(summary_text(self.version, p, self.state))
+        elif view == "Confusion":
+            self.query_one(Confusion).show(p.results, self._no_confusion())
         elif view == "Settings":
             self.query_one("#settings", Facts).show(settings_text(self.version, p))
         elif view == "Log":
@@ -394,6 +411,11 @@ class VersionScreen(Page):
             self.query_one("#whole-log", Facts).show(self._log_text())
             if at_end:  # the newest line stays in sight, unless one has gone up to read
                 self.call_after_refresh(place.scroll_end, animate=False)
+
+    def _no_confusion(self) -> str:
+        if self.state in LIVE:
+            return "It comes with the evaluation of the best weights, at the end of the training."
+        return "None was counted: that is done at the end of a training, of the best weights."
 
     def _log_text(self) -> list[Fact]:
         lines: list[Fact] = []

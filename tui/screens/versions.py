@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, ClassVar
 
 from textual import on, work
@@ -15,6 +15,7 @@ from textual.widget import Widget
 from textual.widgets import Static
 from textual.worker import get_current_worker
 
+from engine import metrics
 from engine.errors import DojangError
 from engine.versions import LIVE, Folds, Trashed, Version, summaries
 from tui import words
@@ -25,25 +26,38 @@ from tui.widgets.chrome import state_piece
 from tui.widgets.filter import Filter
 from tui.widgets.table import Cell, Column, Row, Table
 
-COLUMNS = [
+BEFORE = [
     Column("version", "version", width=16, flex=6, priority=10),
     Column("state", "state", width=16, flex=1, priority=9),
-    Column("map50", "mAP50", width=6, align="right", priority=8),
-    Column("map50_95", "50-95", width=6, align="right", priority=7),
-    Column("precision", "P", width=5, align="right", priority=5),
-    Column("recall", "R", width=5, align="right", priority=5),
+]
+PRIORITIES = {"map50": 8, "top1": 8, "map50_95": 7, "top5": 7}
+AFTER = [
     Column("model", "model", width=9, priority=6),
     Column("dataset", "data", width=10, flex=1, priority=4),
     Column("took", "took", width=8, align="right", priority=3),
     Column("tags", "tags", width=10, flex=2, priority=2),
     Column("created", "created", width=16, priority=1),
 ]
-ORDERS = {
+Order = tuple[str, Callable[[dict[str, Any]], Any], bool]
+
+
+def columns(tasks: Collection[str]) -> list[Column]:
+    """The columns of a list that holds versions of these tasks."""
+    measured = [
+        Column(m.key, m.title, width=6 if len(m.title) > 1 else 5, align="right", priority=PRIORITIES.get(m.key, 5))
+        for m in metrics.columns(tasks)
+    ]
+    return [*BEFORE, *measured, *AFTER]
+
+
+def by_metric(key: str) -> Callable[[dict[str, Any]], float]:
+    """What a row is sorted by; what was not measured comes last."""
+    return lambda row: -1.0 if (value := row["metrics"].get(key)) is None else float(value)
+
+
+ORDERS: dict[str, Order] = {
     "created": ("newest first", lambda r: r["created"], True),
-    "map50": ("mAP50, best first", lambda r: r["metrics"]["map50"] or -1, True),
-    "map50_95": ("mAP50-95, best first", lambda r: r["metrics"]["map50_95"] or -1, True),
-    "precision": ("precision, best first", lambda r: r["metrics"]["precision"] or -1, True),
-    "recall": ("recall, best first", lambda r: r["metrics"]["recall"] or -1, True),
+    **{m.key: (f"{m.name}, best first", by_metric(m.key), True) for task in metrics.TASKS for m in metrics.of(task)},
     "version": ("name", lambda r: r["name"].lower(), False),
     "state": ("state", lambda r: r["state"], False),
     "model": ("model", lambda r: r["model"], False),
@@ -92,7 +106,7 @@ class VersionsScreen(Page):
     def body(self) -> Iterator[Widget]:
         yield Filter(placeholder="filter: name, tag, model, data set or state", id="filter")
         with Horizontal():
-            yield Table(COLUMNS, empty=EMPTY, id="versions")
+            yield Table(columns(()), empty=EMPTY, id="versions")
             with VerticalScroll(id="detail", can_focus=False):
                 yield Static("", id="facts", markup=False)
 
@@ -139,6 +153,9 @@ class VersionsScreen(Page):
         self.rows = rows
         _, key, descending = ORDERS[self._order]
         ordered = sorted((r for r in rows if matches(r, self._filter)), key=key, reverse=descending)
+        shown = columns({r["task"] for r in rows})
+        if shown != self.table.columns:
+            self.table.set_columns(shown)
         self.table.sorted_by(self._order if self._order != "created" else "created", descending=descending)
         self.table.set_rows([Row(r["version"], cells(r)) for r in ordered])
         self._head()
@@ -278,7 +295,9 @@ class VersionsScreen(Page):
 
     @work
     async def action_order(self) -> None:
-        options = [(key, word, "") for key, (word, _, _) in ORDERS.items()]
+        tasks = {r["task"] for r in self.rows} or {"detect"}
+        other = set(metrics.KEYS) - {m.key for task in tasks for m in metrics.of(task)}
+        options = [(key, word, "") for key, (word, _, _) in ORDERS.items() if key not in other]
         chosen = await self.app.push_screen_wait(Pick("Sort by", options, self._order))
         if chosen:
             self._order = chosen
@@ -343,14 +362,13 @@ def cells(row: dict[str, Any]) -> dict[str, Cell]:
     """One row of the table."""
     from tui.widgets.symbols import state_badge
 
-    metrics = row["metrics"]
     named = row["name"] if row["name"] != row["version"] else ""
     return {
         "version": f"{row['version']} {named}".strip(),
         "state": state_badge(row["state"], words.state(row)),
         "model": row["model"],
         "dataset": row["dataset"],
-        **{m: words.metric(metrics[m]) for m in words.METRIC_TITLES},
+        **{key: words.metric(value) for key, value in row["metrics"].items()},
         "took": words.duration(elapsed(row)) if row["elapsed"] or row["state"] in LIVE else words.DASH,
         "tags": " ".join(row["tags"]),
         "created": words.when(row["created"]),
@@ -384,10 +402,12 @@ def facts(row: dict[str, Any]) -> Content:
         Content(""),
         Content.styled("on val" + (", best epoch so far" if row["state"] in LIVE else ""), "$foreground-muted"),
     ]
-    for name, title in words.METRIC_LONG.items():
-        test = (row.get("test_metrics") or {}).get(name)
+    for m in metrics.of(row["task"]):
+        test = (row.get("test_metrics") or {}).get(m.key)
         extra = f"    test {words.metric(test)}" if test is not None else ""
-        lines.append(Content(f"{title:<10} {words.metric(row['metrics'][name])}{extra}"))
+        lines.append(Content(f"{m.name:<10} {words.metric(row['metrics'].get(m.key))}{extra}"))
+    if row["confidence"] is not None:
+        lines.append(Content.styled(f"P, R, F1 at confidence {row['confidence']:.3f}", "$foreground-muted"))
     lines += [Content(""), Content(f"{row['model']} on {row['dataset']}")]
     if row["tags"]:
         lines.append(Content("tags  " + ", ".join(row["tags"])))

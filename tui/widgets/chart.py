@@ -39,7 +39,8 @@ LEAST_GUTTER = 6
 class Series(NamedTuple):
     """One curve. `colour` is a role, `chart-1` … `chart-6`; empty takes the next one in order.
 
-    While the chart smooths, the raw values stay behind as a dim line, unless `raw_dim` is False.
+    While the chart smooths, the raw values stay behind as a dim line, unless `raw_dim` is False. The legend says the
+    last value, unless `last` is False: of a curve over something else than time it is not the newest.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Series(NamedTuple):
     ys: Values
     colour: str = ""
     raw_dim: bool = True
+    last: bool = True
 
 
 @dataclass
@@ -192,7 +194,7 @@ class Chart(LineWidget):
 
     def _legend(self, index: int, one: Series) -> Line:
         value = last_finite(one.ys)
-        number = "" if value is None else f" {(self._view.y_format or short_number)(value)}"
+        number = "" if value is None or not one.last else f" {(self._view.y_format or short_number)(value)}"
         mark = ASCII_DOTS[index % len(ASCII_DOTS)] * 2 if self.marker == "ascii" else sign("━") * 2
         return (mark, one.colour), (f" {one.name}", "muted"), (number, "")
 

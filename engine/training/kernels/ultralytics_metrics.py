@@ -1,8 +1,9 @@
 """How good a detector is: mAP, precision, recall and F1 as ultralytics counts them, for every kernel that detects.
 
-Its `DetMetrics` matches boxes and averages precision over 101 recalls, as COCO does; what is left of a difference to
-COCO's own program is in its rules for many objects: COCO takes an image's 100 surest detections of a class and knows
-regions to ignore, this takes `max_det` of all classes and knows none.
+Its `DetMetrics` matches boxes and averages precision over 101 recalls, as COCO does. It differs from COCO's own
+program in three ways: between two points of the curve it draws a straight line where COCO takes a step (about 0.001
+of mAP lower); it takes an image's `max_det` surest detections of all classes, COCO 100 of each; and it knows no
+regions to ignore.
 
 Precision, recall and F1 hold for one threshold of confidence: the one at which the mean F1 of the classes, smoothed,
 is highest. It is part of the result, as they mean nothing without it.
