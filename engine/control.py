@@ -68,6 +68,15 @@ def _sound(name: str, value: Any) -> float | None:
     return int(value) if name in WHOLE else float(value)
 
 
+def problem(name: str, text: str) -> str:
+    """What is wrong with a setting as a person typed it; empty when it can be."""
+    try:
+        value: float = float(text)
+    except ValueError:
+        return _limits_text(name)
+    return "" if _sound(name, value) is not None else _limits_text(name)
+
+
 def _limits_text(name: str) -> str:
     if name not in LIMITS:
         return f"cannot be changed while it runs; {', '.join(LIMITS)} can"

@@ -14,10 +14,12 @@ def open_app(workspace_path: Path, *, theme: str | None = None, mouse: bool = Tr
     if refusal:
         sys.stderr.write(f"dojang: {refusal}\n")
         return 2
+    from engine import plugins
     from engine.versions import Workspace
     from tui.app import DojangApp
 
     workspace = Workspace(workspace_path).ensure()
+    plugins.look_in(workspace.path)
     app = DojangApp(workspace, theme=theme, open_version=open_version, driver_class=terminal.driver_class())
     goes_on = app.run(mouse=mouse and app.preferences.mouse)
     if goes_on:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -19,13 +20,16 @@ def field(
     auto: str = "",
     kernels: tuple[str, ...] = (),
     by_kernel: dict[str, float] | None = None,
+    when: Mapping[str, Sequence[str]] | None = None,
+    zero: str = "",
     pattern_text: str = "",
     **limits: Any,
 ) -> Any:
     """Metadata of one field. `auto` says in words what an empty value means, where empty is allowed.
 
     `kernels` are the families of models that have such a setting, where not all do; `by_kernel` is what an empty value
-    comes to for each. `pattern_text` says in words what a `pattern` allows.
+    comes to for each. `when` names other settings, and the values of theirs with which alone this one does anything.
+    `zero` says in words what nought means, where that is something of its own; `pattern_text` what a `pattern` allows.
     """
     extra: dict[str, Any] = {
         "section": section,
@@ -36,6 +40,8 @@ def field(
         "auto": auto,
         **({"kernels": list(kernels)} if kernels else {}),
         **({"by_kernel": by_kernel} if by_kernel else {}),
+        **({"when": {k: list(v) for k, v in when.items()}} if when else {}),
+        **({"zero": zero} if zero else {}),
         **({"pattern_text": pattern_text} if pattern_text else {}),
     }
     return Field(title=label, description=help, json_schema_extra=extra, **limits)

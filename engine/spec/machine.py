@@ -63,6 +63,7 @@ class Machine(Part):
             advanced=True,
             ge=0,
             le=1440,
+            zero="after epochs only",
         ),
     ] = 10.0
     deterministic: Annotated[

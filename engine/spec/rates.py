@@ -6,6 +6,9 @@ from typing import Annotated, Literal
 
 from engine.spec.fields import Part, field
 
+FALLING = {"schedule": ("linear", "cosine", "one-cycle")}
+WITH_WARMUP = {"schedule": ("linear", "cosine", "constant", "step", "cyclic")}
+
 
 class Rates(Part):
     """Optimizer, learning rate, and how it changes over the training."""
@@ -55,6 +58,8 @@ class Rates(Part):
             large="most of a short training is spent below the learning rate",
             ge=0,
             le=1000,
+            when=WITH_WARMUP,
+            zero="no warm-up",
         ),
     ] = 3.0
     warmup_steps: Annotated[
@@ -68,6 +73,7 @@ class Rates(Part):
             advanced=True,
             ge=0,
             le=10_000_000,
+            when=WITH_WARMUP,
         ),
     ] = None
     schedule: Annotated[
@@ -89,6 +95,7 @@ class Rates(Part):
             advanced=True,
             ge=0,
             le=1,
+            when=FALLING,
         ),
     ] = None
     final_lr_ratio: Annotated[
@@ -103,6 +110,7 @@ class Rates(Part):
             advanced=True,
             ge=0,
             le=1,
+            when=FALLING,
         ),
     ] = 0.01
     step_gamma: Annotated[
@@ -112,9 +120,9 @@ class Rates(Part):
             "Step factor",
             "Schedule step: what the rate is multiplied by at each fall.",
             unit="×",
-            advanced=True,
             gt=0,
             le=1,
+            when={"schedule": ("step",)},
         ),
     ] = 0.1
     step_every: Annotated[
@@ -124,9 +132,9 @@ class Rates(Part):
             "Step every",
             "Schedule step: epochs between two falls.",
             unit="epochs",
-            advanced=True,
             gt=0,
             le=10_000,
+            when={"schedule": ("step",)},
         ),
     ] = 30.0
     cycle_epochs: Annotated[
@@ -136,9 +144,9 @@ class Rates(Part):
             "Cycle length",
             "Schedule cyclic: epochs from one peak to the next, in straight lines down and up.",
             unit="epochs",
-            advanced=True,
             gt=0,
             le=10_000,
+            when={"schedule": ("cyclic",)},
         ),
     ] = 10.0
     cycle_low_ratio: Annotated[
@@ -148,9 +156,9 @@ class Rates(Part):
             "Cycle low",
             "Schedule cyclic: the lowest rate of each cycle as a share of the learning rate.",
             unit="× lr",
-            advanced=True,
             ge=0,
             le=1,
+            when={"schedule": ("cyclic",)},
         ),
     ] = 0.1
     rise_share: Annotated[
@@ -160,9 +168,9 @@ class Rates(Part):
             "Rise",
             "Schedule one-cycle: share of the training in which the rate climbs, from the warm-up learning rate to the "
             "learning rate. It replaces warm-up.",
-            advanced=True,
             gt=0,
             lt=1,
+            when={"schedule": ("one-cycle",)},
         ),
     ] = 0.3
     backbone_lr_ratio: Annotated[
@@ -263,5 +271,6 @@ class Rates(Part):
             advanced=True,
             ge=0,
             le=10_000,
+            zero="never",
         ),
     ] = 10.0

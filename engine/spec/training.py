@@ -106,8 +106,19 @@ class DataAndModel(Part):
             advanced=True,
             ge=0,
             le=64,
+            zero="anew in every epoch",
         ),
     ] = None
+    options: Annotated[
+        dict[str, bool | int | float | str],
+        field(
+            "Model",
+            "Own settings",
+            "Settings that only this model's kernel knows, as name = value with commas between. Models of installed packages "
+            "and of declared programs may have some: `dojang kernel list` names them.",
+            advanced=True,
+        ),
+    ] = {}
     download: Annotated[
         bool,
         field(
@@ -144,6 +155,7 @@ class Training(Part):
             large="needs more memory; wants a higher learning rate",
             ge=0,
             le=4096,
+            zero="as many as fit",
         ),
     ] = 16
     image_size: Annotated[
@@ -170,6 +182,7 @@ class Training(Part):
             large="keeps training long after the best epoch",
             ge=0,
             le=10_000,
+            zero="never stops early",
         ),
     ] = 50
     val_every: Annotated[
@@ -207,6 +220,7 @@ class Training(Part):
             advanced=True,
             ge=0,
             lt=1,
+            when={"ema": ("true",)},
         ),
     ] = None
     seed: Annotated[

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationInfo, field_validator, model_validator
 
-from engine import catalog
+from engine import catalog, options, plugins
 from engine.errors import NotFound
 from engine.spec.machine import Machine
 from engine.spec.rates import Rates
@@ -25,8 +25,11 @@ class Spec(Machine, Augmentation, Loss, Rates, Training, DataAndModel):
     def _size_of_the_model(cls, data: Any) -> Any:
         """Where no image size is given it is the model's own: public weights know objects at that size best."""
         if isinstance(data, dict) and "image_size" not in data:
-            model = catalog.MODELS.get(str(data.get("model", default_of("model"))).strip().lower())
-            return {**data, "image_size": model.image_size} if model else data
+            try:
+                model = catalog.find(str(data.get("model", default_of("model"))))
+            except NotFound:  # told of the model itself
+                return data
+            return {**data, "image_size": model.image_size}
         return data
 
     @field_validator("*", mode="before")
@@ -65,10 +68,30 @@ class Spec(Machine, Augmentation, Loss, Rates, Training, DataAndModel):
             raise ValueError(f"does nothing for {model}: leave it {keep}")
         return value
 
+    @field_validator("options", mode="before")
+    @classmethod
+    def _declared_options(cls, value: Any, info: ValidationInfo) -> Any:
+        """A kernel's own settings are held against what it declares; those that are not given get its defaults."""
+        model = info.data.get("model")  # missing while it is wrong itself
+        return plugins.options_of(catalog.find(model).kernel).settle(options.given(value)) if model else {}
+
+    @field_validator("*")
+    @classmethod
+    def _suits_a_foreign_kernel(cls, value: Any, info: ValidationInfo) -> Any:
+        """Models from outside may know little of these settings; what they would ignore is refused."""
+        name, model = str(info.field_name), info.data.get("model")
+        if model and model not in catalog.MODELS and (value != default_of(name) or name == "gpus"):
+            wrong = plugins.objection(catalog.find(model), name, value, default_of(name))
+            if wrong:
+                raise ValueError(wrong)
+        return value
+
     def settled(self, name: str) -> Any:
         """A setting, or what it comes to for the model's kernel where it is empty (metadata `by_kernel`)."""
-        value = getattr(self, name)
-        return property_of(name)["by_kernel"].get(catalog.find(self.model).kernel) if value is None else value
+        value, kernel = getattr(self, name), catalog.find(self.model).kernel
+        if value is not None:
+            return value
+        return property_of(name)["by_kernel"].get(kernel, plugins.settled(kernel, name))
 
     @property
     def images_per_step(self) -> int:
@@ -112,7 +135,7 @@ def property_of(name: str, model: type[BaseModel] = Spec) -> dict[str, Any]:
 def choices(name: str, model: type[BaseModel] = Spec) -> list[str]:
     """What a field may be, where that is a list."""
     if name == "model" and model is Spec:
-        return list(catalog.MODELS)
+        return list(catalog.models())
     return [str(v) for v in property_of(name, model).get("enum", [])]
 
 
@@ -142,10 +165,11 @@ def default_of(name: str, model: type[BaseModel] = Spec) -> Any:
 def changed(spec: Spec) -> list[str]:
     """Names of the settings that differ from their defaults, in the order of the form."""
     skip = {"dataset", "dataset_hash"}
-    own = {"image_size": catalog.find(spec.model).image_size}
+    model = catalog.find(spec.model)
+    own = {"image_size": model.image_size, "options": plugins.options_of(model.kernel).defaults}
     return [n for n in Spec.model_fields if n not in skip and getattr(spec, n) != own.get(n, default_of(n))]
 
 
 def to_toml(spec: Spec) -> dict[str, Any]:
     """The spec as `spec.toml` holds it: every value that is not empty."""
-    return {k: v for k, v in spec.model_dump().items() if v is not None}
+    return {k: v for k, v in spec.model_dump().items() if v is not None and v != {}}

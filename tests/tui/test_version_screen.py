@@ -78,7 +78,7 @@ async def test_the_end_is_told_and_the_summary_shown(workspace: Workspace, opene
         await person.press("tab")
         await person.sees("mAP50", "precision", "test split, held out", "val, by class", "test, by class", "triangle")
         await person.sees("mAP50 is low", "the last epoch was the best", "none yet")
-        assert not {"s", "f", "m"} & working(person)
+        assert not {"s", "f", "p"} & working(person)
 
 
 def working(person: Person) -> set[str]:
@@ -149,7 +149,7 @@ async def test_what_ended_says_how_and_what_to_do(
     version = made.in_state(workspace, state)
     async with opened(workspace, (80, 24), open_version=version.reference) as person:
         await person.sees(*words)
-        assert "m" in working(person) and not {"s", "f"} & working(person)
+        assert "p" in working(person) and not {"s", "f"} & working(person)
 
 
 async def test_nan_losses_are_shown_and_leave_a_gap(workspace: Workspace, opened: Open) -> None:
@@ -231,7 +231,7 @@ async def test_resume_from_the_version_itself(
     monkeypatch.setattr(local, "start", started.append)
     async with opened(workspace, open_version=version.reference) as person:
         await person.sees("■ stopped")
-        await person.press("m")
+        await person.press("p")
         assert started == [version]
 
 

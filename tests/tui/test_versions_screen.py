@@ -68,12 +68,12 @@ def keys(person: Person) -> set[str]:
 
 async def test_the_keys_are_those_that_the_state_allows(workspace: Workspace, opened: Open) -> None:
     allowed = {
-        "V_4": {"m resume", "x delete"},
-        "V_3": {"m resume", "x delete"},
-        "V_2": {"m resume", "x delete"},
+        "V_4": {"p go on", "x delete"},
+        "V_3": {"p go on", "x delete"},
+        "V_2": {"p go on", "x delete"},
         "V_1": {"x delete"},
     }
-    changing = {"m resume", "x delete", "s stop", "f finish", "u undo"}
+    changing = {"p go on", "x delete", "s stop", "f finish", "p pause", "u undo"}
     async with opened(workspace, (160, 40)) as person:
         for version, wanted in allowed.items():
             assert home(person).table.cursor_key == version
@@ -205,7 +205,7 @@ async def test_resume_starts_again_and_opens(
     started: list[Version] = []
     monkeypatch.setattr(local, "start", started.append)
     async with opened(workspace) as person:
-        await person.press("down", "m")
+        await person.press("down", "p")
         await person.until(lambda: isinstance(person.app.screen, VersionScreen))
     assert started == [several[3]]
 

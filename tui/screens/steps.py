@@ -1,4 +1,4 @@
-"""The four steps of a new training. Each shows a part of the wizard's answers and hands back what was typed."""
+"""The steps of a new training but the settings. Each shows a part of the wizard's answers and hands back what was chosen."""
 
 from __future__ import annotations
 
@@ -8,31 +8,23 @@ from typing import TYPE_CHECKING
 from textual import on, work
 from textual.containers import Container, Horizontal, Vertical, VerticalScroll
 from textual.content import Content
-from textual.timer import Timer
 from textual.widget import Widget
 from textual.widgets import Static
 
-from engine import catalog, launch, weights
-from engine import schedule as schedules
+from engine import launch
 from engine.datasets import registry
 from engine.datasets.model import SPLITS
 from engine.errors import DojangError
 from engine.servers.inventory import Machine, machine
 from engine.spec import Label, Spec, changed, default_of, parse_label, property_of
 from tui import words
-from tui.widgets.chart import Chart, Series
 from tui.widgets.facts import Fact, Facts, head, row
 from tui.widgets.filter import Filter
-from tui.widgets.form import Choice, Field, Form, as_text, help_of
 from tui.widgets.symbols import sign
 from tui.widgets.table import Column, Row, Table
 
 if TYPE_CHECKING:
     from tui.screens.wizard import WizardScreen
-
-HIDDEN = ("dataset", "dataset_hash", "download", "device")
-FILE = "\0file"
-PREVIEW_AFTER = 0.15  # seconds without a key
 
 
 class Step(Vertical):
@@ -57,7 +49,15 @@ class Step(Vertical):
 
     def toggle_advanced(self) -> None: ...
 
-    def reset(self) -> None: ...
+    def reset(self) -> object: ...
+
+    def reset_field(self) -> None: ...
+
+    def find_rate(self) -> object: ...
+
+    def presets(self) -> object: ...
+
+    def edit_raw(self) -> object: ...
 
     def add_dataset(self) -> None: ...
 
@@ -124,7 +124,7 @@ class DatasetStep(Step):
 
     def _take(self, key: str | None) -> None:
         if key:
-            self.wizard.answer(dataset=key)
+            self.wizard.choose(key)
 
     @on(Table.Selected)
     def _chosen(self, event: Table.Selected) -> None:
@@ -149,7 +149,7 @@ class DatasetStep(Step):
 
         name = await add_dataset(self.wizard)
         if name:
-            self.wizard.answer(dataset=name)
+            self.wizard.choose(name)
             self.load()
 
     def search(self) -> None:
@@ -158,154 +158,6 @@ class DatasetStep(Step):
     @on(Filter.Changed)
     def _typed(self) -> None:
         self.load()
-
-
-class SettingsStep(Step):
-    """2: model, training, learning rate, name and tags: the form made from the spec."""
-
-    DEFAULT_CSS = """
-    SettingsStep #form { width: 1fr; }
-    SettingsStep #preview { height: 12; }
-    SettingsStep #help { height: auto; margin-top: 1; }
-    """
-    _field: Field | None = None
-    _soon: Timer | None = None
-
-    def compose(self) -> Iterator[Widget]:
-        names = [n for n in Spec.model_fields if n not in HIDDEN]
-        with Horizontal():
-            yield Form(
-                [(Label, tuple(Label.model_fields)), (Spec, names)],
-                {},
-                {"model": model_options(), "weights": self._weight_options("yolov8n")},
-                id="form",
-            )
-            with VerticalScroll(id="side", can_focus=False):
-                yield Chart(empty="the learning rate shows here", id="preview")
-                yield Static("", id="help", markup=False)
-        yield Static("", id="line", markup=False)
-
-    @property
-    def form(self) -> Form:
-        return self.query_one("#form", Form)
-
-    def _weight_options(self, model: str) -> list[tuple[str, str, str]]:
-        entry = catalog.find(model)
-        here = weights.find(entry, self.wizard.dojang.workspace) if self.is_attached else None
-        note = f"{entry.pretrained} is here" if here else f"fetches {entry.pretrained}"
-        options = [("scratch", "scratch", "random weights"), ("pretrained", "pretrained", note)]
-        chosen = str(self.wizard.data.get("weights", "scratch"))
-        if chosen not in ("scratch", "pretrained", FILE):
-            options.append((chosen, chosen, "a file of yours"))
-        return [*options, (FILE, "a file …", "weights of your own")]
-
-    def on_mount(self) -> None:
-        self._offer_weights()
-
-    def enter(self) -> None:
-        project = self.wizard.dojang.workspace.project()
-        self.form.placeholder("name", f"V_{project.next_id()}")
-        self._changed()
-        (self._field.editor if self._field else self.form.query_one("#edit-model", Choice)).focus()
-
-    def _offer_weights(self) -> None:
-        model = self.form.query_one("#edit-model", Choice).value
-        self.form.query_one("#edit-weights", Choice).set_options(self._weight_options(model))
-
-    @on(Form.Changed)
-    def _changed(self) -> None:
-        values = self.form.values()
-        if values["weights"] == FILE:
-            self._ask_file()
-            values["weights"] = self.wizard.data.get("weights", "scratch")
-        entry = catalog.find(values["model"])
-        found = weights.find(entry, self.wizard.dojang.workspace)
-        values["download"] = values["weights"] == "pretrained" and found is None
-        self.wizard.answer(**values)
-        self._offer_weights()
-        self.form.tell(self.wizard.problems)
-        self._explain()
-        if self._soon:
-            self._soon.stop()
-        self._soon = self.set_timer(PREVIEW_AFTER, self._preview)
-
-    @work
-    async def _ask_file(self) -> None:
-        from tui.screens.paths import PathDialog
-
-        answer = await self.app.push_screen_wait(PathDialog("Weights of your own", "a .pt file", files=(".pt",)))
-        self.wizard.answer(weights=answer[0] if answer else self.wizard.data.get("weights", "scratch"))
-        self._offer_weights()
-        self.form.set_value("weights", self.wizard.data["weights"])
-
-    def _preview(self) -> None:
-        """The learning rate as it will be, drawn from the very function that the loop uses."""
-        chart = self.query_one("#preview", Chart)
-        own = {
-            n: m for n, m in self.wizard.problems.items() if n in Spec.model_fields and n not in ("dataset", "weights")
-        }
-        if own or not self.wizard.data.get("dataset"):
-            return
-        spec = self.wizard.spec()
-        try:
-            plan = launch.plan(self.wizard.dojang.workspace, spec)
-        except DojangError:
-            return
-        per = plan.steps_per_epoch
-        schedule = schedules.of(spec, plan.lr, per)
-        stride = max(1, plan.steps // 400)
-        steps = list(range(0, plan.steps, stride))
-        name = f"{plan.optimizer} {words.number(plan.lr)}"
-        title = "learning rate by epoch"
-        xs, ys = [s / per for s in steps], [schedule.at(s) for s in steps]
-        chart.show([Series(name, xs, ys)], x_range=(0, spec.epochs), title=title, y_format=words.number)
-        self.form.placeholder("lr", f"auto: {words.number(plan.lr)}, {plan.optimizer}")
-        self.form.placeholder("momentum", f"auto: {plan.momentum:g}")
-        self.note = f"{words.plural(plan.steps, 'step')}, {per} an epoch" + (
-            f"; {words.about(plan.seconds)}" if plan.seconds else ""
-        )
-        self.wizard.say()
-
-    @on(Form.Focused)
-    def _entered(self, event: Form.Focused) -> None:
-        self._field = event.field
-        self._explain()
-
-    def _explain(self) -> None:
-        """About the field one is in: what is wrong with it, in full, and what it is for."""
-        if self._field is None:
-            return
-        info, wrong = self._field.info, self.wizard.problems.get(self._field.field, "")
-        wrong = f"{info['title']} {wrong}" if wrong else ""
-        self.query_one("#help", Static).update(
-            Content.assemble((f"{wrong}\n\n" if wrong else "", "$error"), help_of(self._field))
-        )
-        short = Content(f"{info['title']}: {info['description']}")
-        self.query_one("#line", Static).update(Content.styled(wrong, "$error") if wrong else short)
-
-    def field_help(self) -> None:
-        from tui.screens.dialogs import Note
-
-        if self._field:
-            self.app.push_screen(Note("About this setting", [help_of(self._field)]))
-
-    def toggle_advanced(self) -> None:
-        self.form.show_all = not self.form.show_all
-
-    def reset(self) -> None:
-        for field in self.form.fields:
-            if field.model is Spec:
-                field.editor.value = as_text(default_of(field.field, field.model))
-
-    def owns(self, problems: Mapping[str, str]) -> Iterable[str]:
-        return [n for n in problems if n not in ("dataset", "device")]
-
-    def show_problem(self) -> None:
-        for name in self.owns(self.wizard.problems):
-            if name in ("download",):
-                name = "weights"
-            self.form.reveal(name)
-            return
 
 
 class ServerStep(Step):
@@ -501,7 +353,3 @@ def all_settings(plan: launch.Plan) -> list[Fact]:
         mark = f"{sign('●')} changed (default {default})" if name in differs else ""
         rows.append(row(str(info["title"]), shown + unit, mark))
     return rows
-
-
-def model_options() -> list[tuple[str, str, str]]:
-    return [(m.name, m.name, f"{m.parameters:.1f} M · {m.image_size} px") for m in catalog.MODELS.values()]

@@ -78,9 +78,9 @@ def _next(version: Version, p: Progress, state: str) -> list[str]:
     """What a person would think of next."""
     if state in LIVE:
         return ["s stops it, f finishes it now with the best weights; leaving this screen costs it nothing"]
-    if state in ("stopped", "lost", "failed", "draft"):
+    if state in ("stopped", "paused", "lost", "failed", "draft"):
         how = "goes on from the last checkpoint" if version.state_file.exists() else "starts it, from the beginning"
-        return [f"m {how} (dojang resume {version.reference})"]
+        return [f"p {how} (dojang resume {version.reference})"]
     found = [f"use the weights: {version.best_weights}"]
     task = p.task
     head, weighed = metrics.headline(task), metrics.weighed(task)

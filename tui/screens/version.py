@@ -24,6 +24,7 @@ from tui.keys import bind
 from tui.metrics_files import FileCharts
 from tui.screens import curves
 from tui.screens.base import Page
+from tui.screens.steer import RESTS, ask_change, go_on, pause
 from tui.screens.summary import settings_text, summary_text
 from tui.screens.versions import ask_stop, edit_label, rename
 from tui.widgets.bars import Bar, Metric, MetricBars, ProgressBars, Stage, StageLine
@@ -199,7 +200,9 @@ class VersionScreen(Page):
         Binding("shift+tab", "view(-1)", "view before", show=False, tooltip="the view before"),
         bind("s", "stop", "stop", help="finish the step, save, stop; it can go on later"),
         bind("f", "finish", "finish", help="finish now: evaluate and keep the best as a done version"),
-        bind("m", "resume", "resume", help="go on from the last checkpoint"),
+        bind("p", "pause", "pause", help="save and leave the machine to others; p again goes on from there"),
+        bind("p", "resume", "go on", help="go on from the last checkpoint"),
+        bind("plus", "change", "more", help="more or fewer epochs, patience, learning rate: now, or after it is done"),
         bind("g", "charts", "charts", help="the next charts"),
         bind("z", "zoom", "zoom", help="one chart over the whole room, or both again"),
         bind("b", "log_scale", "log scale", help="y axis in powers of ten"),
@@ -433,10 +436,10 @@ class VersionScreen(Page):
     # Doing
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        if action in ("stop", "finish"):
+        if action in ("stop", "finish", "pause"):
             return self.state in LIVE
         if action == "resume":
-            return self.state in ("stopped", "failed", "lost", "draft")
+            return self.state in RESTS
         if action == "log":
             return self.is_mounted and self.query_one(ContentSwitcher).current != "view-Log"
         if action in ("charts", "zoom", "log_scale", "smooth"):
@@ -474,14 +477,17 @@ class VersionScreen(Page):
     async def action_finish(self) -> None:
         await ask_stop(self, self.version, "finish")
 
-    def action_resume(self) -> None:
-        from engine.servers import local
+    def action_pause(self) -> None:
+        pause(self, self.version)
 
-        try:
-            local.resume(self.version)
-        except DojangError as e:
-            self.complain(e)
+    def action_resume(self) -> None:
+        go_on(self, self.version)
         self._tick()
+
+    @work
+    async def action_change(self) -> None:
+        if await ask_change(self, self.version, self.progress, self.state):
+            self._tick()
 
     @work
     async def action_rename(self) -> None:
@@ -505,7 +511,7 @@ class VersionScreen(Page):
 def stages(p: Progress, state: str) -> list[Stage]:
     """The stage line: what is done, where it is, what is to come; where it failed, if it did."""
     here = len(STAGES) if p.ended == "done" else STAGES.index(p.stage) if p.stage in STAGES else -1
-    now = {"failed": "failed", "lost": "failed", "stopped": "paused"}.get(state, "current")
+    now = {"failed": "failed", "lost": "failed", "stopped": "paused", "paused": "paused"}.get(state, "current")
     found = []
     for i, name in enumerate(STAGES):
         found.append(Stage(STAGE_WORDS.get(name, name), "done" if i < here else now if i == here else "todo"))

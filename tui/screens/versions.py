@@ -22,6 +22,7 @@ from tui import words
 from tui.keys import bind
 from tui.screens.base import Page
 from tui.screens.dialogs import Ask, Confirm, Pick
+from tui.screens.steer import RESTS, ask_change, go_on, pause
 from tui.widgets.chrome import state_piece
 from tui.widgets.filter import Filter
 from tui.widgets.table import Cell, Column, Row, Table
@@ -88,7 +89,9 @@ class VersionsScreen(Page):
         bind("t", "tags", "tags", help="edit tags and memo"),
         bind("s", "stop", "stop", help="stop it: finish the step, save; it can go on later"),
         bind("f", "finish", "finish", help="finish now: evaluate and keep the best as a done version"),
-        bind("m", "resume", "resume", help="go on from its last checkpoint"),
+        bind("p", "pause", "pause", help="save and leave the machine to others; p again goes on from there"),
+        bind("p", "resume", "go on", help="go on from its last checkpoint"),
+        bind("plus", "change", "more", show=False, help="more or fewer epochs, patience, learning rate"),
         bind("x", "delete", "delete", help="move it to the trash"),
         bind("u", "undo", "undo", help="bring the last deleted version back"),
         Binding("slash", "filter", "filter", tooltip="filter as you type: name, tag, model, data, state"),
@@ -196,11 +199,11 @@ class VersionsScreen(Page):
         """Which keys work now: only what fits the selected version's state."""
         row = self.selected if self.is_mounted else None
         state = row["state"] if row else ""
-        if action in ("stop", "finish"):
+        if action in ("stop", "finish", "pause"):
             return state in LIVE
         if action == "resume":
-            return state in ("stopped", "failed", "lost", "draft")
-        if action in ("open", "rename", "tags", "copy"):
+            return state in RESTS
+        if action in ("open", "rename", "tags", "copy", "change"):
             return row is not None
         if action == "delete":
             return row is not None and state not in LIVE
@@ -244,16 +247,20 @@ class VersionsScreen(Page):
         if self.version and await ask_stop(self, self.version, "finish"):
             self.load()
 
-    def action_resume(self) -> None:
-        from engine.servers import local
+    def action_pause(self) -> None:
+        if self.version:
+            pause(self, self.version)
 
+    def action_resume(self) -> None:
         version = self.version
-        if version:
-            try:
-                local.resume(version)
-                self.dojang.open_version(version.reference)
-            except DojangError as e:
-                self.complain(e)
+        if version and go_on(self, version):
+            self.dojang.open_version(version.reference)
+
+    @work
+    async def action_change(self) -> None:
+        version, row = self.version, self.selected
+        if version and row and await ask_change(self, version, version.progress(skip_steps=True), row["state"]):
+            self.load()
 
     @work
     async def action_delete(self) -> None:

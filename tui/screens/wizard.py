@@ -11,14 +11,16 @@ from textual.containers import Horizontal
 from textual.widget import Widget
 from textual.widgets import Button, ContentSwitcher, Static
 
-from engine import launch
+from engine import catalog, launch, presets
+from engine.datasets import registry
 from engine.errors import DojangError
 from engine.spec import Label, Spec, default_of, parse, parse_label, problems
 from engine.versions import Version
 from tui.keys import bind
 from tui.screens.base import Page
 from tui.screens.dialogs import Confirm
-from tui.screens.steps import ConfirmStep, DatasetStep, ServerStep, SettingsStep, Step
+from tui.screens.settings_step import SettingsStep, first_model
+from tui.screens.steps import ConfirmStep, DatasetStep, ServerStep, Step
 from tui.widgets.bars import StageLine
 from tui.widgets.form import as_text
 
@@ -43,7 +45,7 @@ class WizardScreen(Page):
     WizardScreen #actions Button { margin-left: 1; min-width: 10; }
     WizardScreen #about { width: 50; height: 1fr; padding: 0 1; display: none; border-left: vkey $panel; }
     WizardScreen.wide #about { display: block; }
-    WizardScreen #side { width: 40; padding: 0 1; display: none; border-left: vkey $panel; }
+    WizardScreen #side { width: 35%; min-width: 40; max-width: 64; padding: 0 1; display: none; border-left: vkey $panel; }
     WizardScreen.wide #side { display: block; }
     WizardScreen #line { height: 2; padding: 0 1; color: $foreground-muted; }
     WizardScreen.wide #line { display: none; }
@@ -59,10 +61,14 @@ class WizardScreen(Page):
         Binding("enter", "begin", "start", show=False),
         Binding("down,right", "app.focus_next", "next", show=False),
         Binding("up,left", "app.focus_previous", "previous", show=False),
-        Binding("ctrl+t", "first", "first step", tooltip="back to the first step"),
         Binding("f1", "field_help", "explain", tooltip="the longer help of the setting you are in"),
+        Binding("f2", "find_rate", "find lr", tooltip="try learning rates in a short sweep, and take one over"),
+        Binding("f3", "presets", "presets", tooltip="use, keep or copy settings under a name"),
+        Binding("f4", "raw", "raw", tooltip="all settings as text, TOML or JSON"),
         Binding("f6", "advanced", "advanced", tooltip="show or hide the advanced settings"),
-        Binding("f7", "reset", "defaults", show=False, tooltip="set all settings back to their defaults"),
+        Binding("ctrl+r", "reset_field", "default", tooltip="set the setting you are in back to its default"),
+        Binding("f7", "reset", "all defaults", tooltip="set all settings back to their defaults"),
+        Binding("ctrl+t", "first", "first step", tooltip="back to the first step"),
         bind("a", "add_dataset", "add data set", help="register a folder as a data set"),
         Binding("slash", "search", "search", tooltip="search the data sets"),
         bind("y", "copy", "copy command", help="copy the command that does the same"),
@@ -106,6 +112,17 @@ class WizardScreen(Page):
             target[name] = value
         self.check()
 
+    def choose(self, dataset: str, model: str = "") -> None:
+        """Take a data set, and `model` or one that learns what the data set is for."""
+        chosen = model or str(self.data.get("model", default_of("model")))
+        try:
+            task = registry.load(self.dojang.workspace.path, dataset).task
+            if catalog.find(chosen).task != task and catalog.find(first_model(task)).task == task:
+                chosen = first_model(task)
+        except DojangError:  # told of the data set itself
+            pass
+        self.answer(dataset=dataset, model=chosen)
+
     def check(self) -> None:
         """Find every problem of all answers, and show whether one can go on."""
         found = launch.check(self.dojang.workspace, self.data) + problems(self.label, Label)
@@ -135,15 +152,26 @@ class WizardScreen(Page):
             return f"{title}: {self.problems[name]}"
         return ""
 
-    def spec(self) -> Spec:
-        return parse(self.data)
+    def spec(self, **changes: Any) -> Spec:
+        """What all answers amount to. Raises Invalid while something is wrong with them."""
+        return parse({**self.data, **changes})
+
+    def settled(self) -> dict[str, Any]:
+        """Every setting as a value, also those that nobody touched; what is wrong stands as it was typed."""
+        given = {k: v for k, v in self.data.items() if k in Spec.model_fields}
+        name = str(given.pop("dataset", ""))
+        sound, _ = presets.applied(given, {"dataset": name or "any"})
+        wrong = {k: v for k, v in given.items() if k not in sound}
+        return {**Spec.model_validate(sound).model_dump(), **wrong, "dataset": name}
 
     def _head(self) -> None:
         stepper = self.query_one("#stepper", StageLine)
         stepper.show_steps(NAMES, self.current)
-        chosen = " · ".join(
+        parts = [
             str(self.data[k]) for k in ("dataset", "model") if self.data.get(k) and (k == "dataset" or self.current)
-        )
+        ]
+        count = self.query_one(SettingsStep).count_changed() if self.current else 0
+        chosen = " · ".join([*parts, *([f"{count} changed"] if count else [])])
         self.title_bar.show([("dojang", "current"), ("  New training", "title")], [(chosen, "muted")])
 
     # Walking
@@ -161,7 +189,7 @@ class WizardScreen(Page):
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         if action in ("add_dataset", "search"):
             return self.current == 0
-        if action in ("field_help", "advanced", "reset"):
+        if action in ("field_help", "advanced", "reset", "reset_field", "find_rate", "presets", "raw"):
             return self.current == 1
         if action == "copy":
             return self.current == 3
@@ -222,6 +250,18 @@ class WizardScreen(Page):
 
     def action_reset(self) -> None:
         self.step.reset()
+
+    def action_reset_field(self) -> None:
+        self.step.reset_field()
+
+    def action_find_rate(self) -> None:
+        self.step.find_rate()
+
+    def action_presets(self) -> None:
+        self.step.presets()
+
+    def action_raw(self) -> None:
+        self.step.edit_raw()
 
     def action_add_dataset(self) -> None:
         self.step.add_dataset()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine import catalog
+from engine import catalog, plugins
 from engine.errors import DojangError
 from engine.spec import Spec
 
@@ -37,6 +37,13 @@ def open_session(
         from engine.training.kernels import effdet
 
         return effdet.Detector(spec, material, precision, scratch, weights, structure)
+    if model.kernel == "torchvision":
+        from engine.training.kernels import torchvision
+
+        return torchvision.Classifier(spec, material, precision, scratch, weights, structure)
+    plugin = plugins.kernel(model.kernel)
+    if plugin:
+        return plugin.open_session(spec, material, precision, scratch, weights, structure)
     raise DojangError(
         f"{model.name} cannot be trained yet.", code="NO_KERNEL", hint="Choose another: `dojang models` lists them."
     )
