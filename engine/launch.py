@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import math
-import os
 import shutil
+import time
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from engine import catalog, weights
+from engine import catalog, estimate, plugins, weights
 from engine.datasets import registry
 from engine.datasets.model import Dataset, Split
 from engine.errors import DojangError, Invalid, Problem
 from engine.servers import local
+from engine.servers.inventory import machine
 from engine.spec import Label, Spec, advice, parse, problems, resolved_optimizer
 from engine.versions import Version, Workspace, summaries
 
 LOW_DISK = 2.0
+FREE_SECONDS = 10  # for which what is free counts as known: the form asks at every key
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What a spec amounts to on its data: everything the confirmation shows beyond the spec itself.
 
-    `seconds` is an estimate from the pace of `pace_from`, an earlier version; None while there is none.
+    `seconds` is an estimate from the pace of `pace_from`, an earlier version; None while there is none. `memory` is one
+    of the GiB it takes on each GPU, or of this machine's memory; None for models that were not measured.
     """
 
     spec: Spec
@@ -38,6 +42,7 @@ class Plan:
     weights: str
     seconds: float | None
     pace_from: str
+    memory: float | None
 
 
 def check(workspace: Workspace, data: dict[str, Any]) -> list[Problem]:
@@ -48,6 +53,8 @@ def check(workspace: Workspace, data: dict[str, Any]) -> list[Problem]:
         not broken & {"dataset", "model"} and (problem := _task_problem(workspace, data))
     ):
         found.append(problem)
+    if "model" not in broken and (why := plugins.unready(str(data.get("model", "yolov8n")))):
+        found.append(Problem("model", why))
     if not broken & {"model", "weights", "download"}:
         problem = _weights_problem(workspace, data)
         found += [problem] if problem else []
@@ -82,22 +89,20 @@ def _weights_problem(workspace: Workspace, data: dict[str, Any]) -> Problem | No
         return None
     if chosen != "pretrained":
         try:
-            place = _place(chosen)
+            place = weights.resolve(chosen, workspace, model)
             return None if place.is_file() else Problem("weights", f"there is no file {place}")
+        except DojangError as e:
+            return Problem("weights", e.message)
         except OSError as e:
             return Problem("weights", f"cannot be read: {e.strerror}")
     if weights.find(model, workspace) or str(data.get("download", "")).lower() in ("true", "1", "yes", "on"):
         return None
     return Problem(
         "weights",
-        f"{model.pretrained} is not on this machine. Put it into {workspace.weights}, allow the download "
+        f"{model.pretrained} is not on this machine. Fetch it (dojang weights fetch {model.name}), put it into {workspace.weights}, allow the "
+        "download "
         "(download=true), or start from scratch (weights=scratch)",
     )
-
-
-def _place(weights: str) -> Path:
-    """The file that `weights` names, from wherever a worker may run."""
-    return Path(os.path.expanduser(weights)).absolute()  # Path's own raises for unknown users
 
 
 def plan(workspace: Workspace, spec: Spec) -> Plan:
@@ -109,11 +114,43 @@ def plan(workspace: Workspace, spec: Spec) -> Plan:
     # ultralytics decides "auto" by the number of updates at its nominal batch size
     updates = math.ceil(train_images / max(spec.images_per_step, spec.settled("nominal_batch_size"))) * spec.epochs
     name, lr, momentum = resolved_optimizer(spec, len(dataset.classes), updates)
-    seconds, pace_from = estimate(workspace, spec, dataset)
-    warnings = [*advice(spec, len(dataset.classes), updates, train_images), *_circumstances(workspace, dataset)]
+    seconds, pace_from = duration(workspace, spec, dataset)
+    memory, tight = _memory(workspace, spec)
+    warnings = [*advice(spec, len(dataset.classes), updates, train_images), *tight, *_circumstances(workspace, dataset)]
     return Plan(
-        spec, dataset, per_epoch, steps, name, lr, momentum, tuple(warnings), start_from(workspace, spec), seconds, pace_from
-    )  # fmt: skip
+        spec=spec,
+        dataset=dataset,
+        steps_per_epoch=per_epoch,
+        steps=steps,
+        optimizer=name,
+        lr=lr,
+        momentum=momentum,
+        warnings=tuple(warnings),
+        weights=start_from(workspace, spec),
+        seconds=seconds,
+        pace_from=pace_from,
+        memory=memory,
+    )
+
+
+def _memory(workspace: Workspace, spec: Spec) -> tuple[float | None, list[str]]:
+    """GiB that it will take, and a warning where that is more than is free."""
+    free, on_gpu = _free_memory(workspace.path, int(time.monotonic() / FREE_SECONDS))
+    on_gpu = on_gpu and spec.device != "cpu"
+    needed = estimate.memory(spec, on_gpu)
+    room = free[0] if on_gpu else free[1]
+    if needed is None or needed <= room or (on_gpu and not spec.batch_size):
+        return needed, []
+    place = "on the GPU" if on_gpu else "of memory"
+    text = f"It needs about {needed:.1f} GiB {place}, {room:.1f} are free: batches would go through in smaller runs."
+    return needed, [text]
+
+
+@lru_cache(maxsize=1)
+def _free_memory(workspace: Path, _moment: int) -> tuple[tuple[float, float], bool]:
+    """GiB free on the emptiest GPU and of this machine's memory, and whether there is a GPU; asked now and then."""
+    found = machine(workspace)
+    return (max((g.memory_free for g in found.gpus), default=0.0), found.memory_free), bool(found.gpus)
 
 
 def start_from(workspace: Workspace, spec: Spec) -> str:
@@ -122,14 +159,14 @@ def start_from(workspace: Workspace, spec: Spec) -> str:
     if spec.weights == "scratch":
         return "scratch: random weights"
     if spec.weights != "pretrained":
-        return f"the file {_place(spec.weights)}"
+        return f"the file {weights.resolve(spec.weights, workspace, model)}"
     found = weights.find(model, workspace)
     if found:
         return f"pretrained on {model.trained_on}: {found}"
     return f"pretrained on {model.trained_on}: {model.pretrained}, downloaded first into {workspace.weights}"
 
 
-def estimate(workspace: Workspace, spec: Spec, dataset: Dataset) -> tuple[float | None, str]:
+def duration(workspace: Workspace, spec: Spec, dataset: Dataset) -> tuple[float | None, str]:
     """Seconds that the training may take, from the pace of the latest version alike in model and device; and which."""
     candidates = [v for name in workspace.projects() for v in workspace.project(name).versions()]
     images = dataset.counts.per_split["train"].images
@@ -146,7 +183,7 @@ def estimate(workspace: Workspace, spec: Spec, dataset: Dataset) -> tuple[float 
     if best is None:
         return None, ""
     pace = best[1]["pace"]
-    area = (spec.image_size / pace["image_size"]) ** 2
+    area = (spec.image_size / pace["image_size"]) ** 2 * pace.get("processes", 1) / spec.gpus
     return spec.epochs * images * pace["seconds_per_image"] * area, f"{best[1]['project']}/{best[1]['version']}"
 
 
@@ -180,7 +217,9 @@ def create(workspace: Workspace, data: dict[str, Any], label: Label, project: st
     dataset = registry.load(workspace.path, spec.dataset)
     if spec.dataset_hash and spec.dataset_hash != dataset.hash:
         raise Invalid([Problem("dataset_hash", f"“{spec.dataset}” has changed since this spec was written")])
-    file = spec.weights if spec.weights in ("scratch", "pretrained") else str(_place(spec.weights))
+    file = spec.weights
+    if file not in ("scratch", "pretrained"):
+        file = str(weights.resolve(file, workspace, catalog.find(spec.model)))
     spec = spec.model_copy(update={"dataset_hash": dataset.hash, "weights": file})
     return workspace.project(project).create(spec, label)
 
@@ -206,5 +245,7 @@ def command(spec: Spec, label: Label, project: str) -> str:
     for name in changed(spec):
         if name != "model":
             value = getattr(spec, name)
-            words += ["--set", f"{name}={str(value).lower() if isinstance(value, bool) else value}"]
+            pairs = {f"{name}.{key}": one for key, one in value.items()} if isinstance(value, dict) else {name: value}
+            for key, one in pairs.items():
+                words += ["--set", f"{key}={str(one).lower() if isinstance(one, bool) else one}"]
     return shlex.join(words)

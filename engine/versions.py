@@ -546,6 +546,7 @@ def _pace(progress: Progress, spec: dict[str, Any]) -> dict[str, Any] | None:
         "seconds_per_image": seconds[len(seconds) // 2] / images,
         "image_size": int(number(progress.plan.get("image_size")) or 640),
         "device": str(spec.get("device", "auto")),
+        "processes": int(number(progress.plan.get("processes")) or 1),
     }
 
 

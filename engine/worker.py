@@ -21,7 +21,6 @@ from engine.progress import Progress
 from engine.spec import Spec
 from engine.versions import Version, Workspace
 
-
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
 
@@ -167,7 +166,11 @@ def run_in_terminal(run_dir: Path, *, interrupt: bool = True) -> int:
 
 def _processes(run_dir: Path) -> int:
     try:
-        return version_at(run_dir).spec().gpus
+        from engine import plugins
+
+        version = version_at(run_dir)
+        plugins.look_in(version.workspace.path)
+        return plugins.processes(version.spec())
     except DojangError:
         return 1  # `run` says what is wrong with it
 

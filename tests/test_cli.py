@@ -166,7 +166,7 @@ def test_list_and_show(run: Run, workspace: Workspace) -> None:
     logs.finished(logs.version(workspace, "first"))
     (row,) = run("list").json
     shown = run("show", "V_0").json
-    assert shown.pop("spec")["dataset"] == "shapes" and shown == row
+    assert shown.pop("spec")["dataset"] == "shapes" and shown.pop("results")["val"]["images"] == 8 and shown == row
     assert row["metrics"] == logs.metrics(0.8) and row["epochs_done"] == row["epochs"] == 4
     text = run("list", json_too=False).out
     assert "mAP50 val" in text and "0.800" in text and "first" in text

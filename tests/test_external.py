@@ -245,7 +245,11 @@ def test_its_own_word_on_a_failure_is_passed_on_and_nothing_after_it(scripted: M
 
 
 def test_a_program_that_is_not_there_says_so(scripted: Make, tmp_path: Path) -> None:
-    version = scripted("learn()", command=[str(tmp_path / "nothing-here"), "{spec}"])
+    program = tmp_path / "nothing-here"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    version = scripted("learn()", command=[str(program), "{spec}"])
+    program.unlink()
     (error,) = of_kind(train(version), "error")
     assert error["code"] == "KERNEL_MISSING" and "nothing-here" in error["message"]
 

@@ -113,15 +113,21 @@ def parser() -> argparse.ArgumentParser:
     top.set_defaults(run=_app)
     commands = top.add_subparsers(title="commands", metavar="COMMAND")
 
-    def command(name: str, help: str, handler: str, parents: Any = (for_scripts,)) -> argparse.ArgumentParser:
+    def command(
+        name: str, help: str, handler: str, parents: Any = (for_scripts,), module: str = "commands"
+    ) -> argparse.ArgumentParser:
         made = commands.add_parser(name, help=help, description=help, parents=list(parents))
-        made.set_defaults(run=_lazily(handler))
+        made.set_defaults(run=_lazily(handler, module))
         return made
 
     _dataset_commands(commands, for_scripts)
+    _weights_commands(commands, for_scripts)
     _train_command(command)
+    _rate_commands(command)
+    _preset_commands(commands, for_scripts)
     _version_commands(command)
     _other_commands(command, commands, for_scripts)
+    _kernel_commands(commands, for_scripts)
     return top
 
 
@@ -159,22 +165,114 @@ def _dataset_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
         one.set_defaults(run=_lazily(f"dataset_{action}"))
 
 
+def _of_weights(action: str) -> Callable[[argparse.Namespace], int]:
+    def run(arguments: argparse.Namespace) -> int:
+        from tui import weights_commands
+
+        return int(getattr(weights_commands, action)(arguments) or 0)
+
+    return run
+
+
+def _weights_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
+    group = commands.add_parser(
+        "weights", help="list, fetch or import weights to start from", description="Weights.", parents=[shared]
+    )
+    actions = group.add_subparsers(title="actions", metavar="ACTION", required=True)
+    listing = actions.add_parser("list", help="public weights of every model, and other files", parents=[shared])
+    listing.set_defaults(run=_of_weights("show_list"))
+    fetch = actions.add_parser("fetch", help="download public weights, once you agree", parents=[shared])
+    fetch.add_argument("models", metavar="MODEL", nargs="+", help="see `dojang models`")
+    fetch.add_argument("--yes", action="store_true", help="do not ask")
+    fetch.set_defaults(run=_of_weights("fetch"))
+    take = actions.add_parser("import", help="look a file through and keep a copy in the workspace", parents=[shared])
+    take.add_argument("file", metavar="FILE", help="a .pt, .pth or .safetensors")
+    take.add_argument("--model", metavar="M", help="refuse it unless it fits this model")
+    take.add_argument("--name", metavar="NAME", help="what to call it (default: as it is)")
+    take.set_defaults(run=_of_weights("take"))
+
+
 def _train_command(command: Callable[..., argparse.ArgumentParser]) -> None:
     train = command("train", "start a training", "train")
-    train.add_argument("spec", nargs="?", help="a spec.toml; options given beside it win")
-    train.add_argument("--dataset", metavar="D")
-    train.add_argument("--model", metavar="M", help="see `dojang models`")
+    _spec_options(train)
     train.add_argument("--project", metavar="P", help="default: the current one")
     train.add_argument("--name", metavar="N")
     train.add_argument("--tag", metavar="T", action="append", default=[], help="may be given several times")
     train.add_argument("--memo", metavar="TEXT")
-    train.add_argument(
-        "--set", metavar="KEY=VALUE", action="append", default=[], help="any setting; see `dojang schema`"
-    )
     how = train.add_mutually_exclusive_group()
     how.add_argument("--foreground", action="store_true", help="train in this very process; ends with it")
     how.add_argument("--detach", action="store_true", help="start and return at once (the default)")
     how.add_argument("--follow", action="store_true", help="start, then print its progress; Ctrl+C leaves it running")
+
+
+def _spec_options(of: argparse.ArgumentParser) -> None:
+    """What makes a spec on the command line."""
+    of.add_argument("spec", nargs="?", help="a spec.toml; options given beside it win")
+    of.add_argument("--dataset", metavar="D")
+    of.add_argument("--model", metavar="M", help="see `dojang models`")
+    of.add_argument(
+        "--weights",
+        metavar="W",
+        dest="set",
+        action="append",
+        default=[],
+        type="weights={}".format,
+        help="scratch, pretrained, a file, or a version to train further from",
+    )
+    of.add_argument("--preset", metavar="NAME", help="begin from these settings; see `dojang preset list`")
+    _set_option(of)
+
+
+def _set_option(of: argparse.ArgumentParser) -> None:
+    of.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="any setting; see `dojang schema`")
+
+
+def _steer_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
+    pause = command("pause", "save and leave the machine to others; `resume` goes on exactly", "pause", module="steer_commands")
+    pause.add_argument("version")
+    pause.add_argument("--no-wait", action="store_true", help="do not wait until it has")
+    extend = command("extend", "have so many epochs in all, also when it is done", "extend", module="steer_commands")
+    extend.add_argument("version")
+    extend.add_argument("epochs", type=int)
+    change = command("change", "change epochs, patience or lr_scale while it runs", "change", module="steer_commands")
+    change.add_argument("version")
+    change.add_argument("settings", nargs="+", metavar="NAME=NUMBER", help="epochs=80 patience=20 lr_scale=0.5")
+
+
+def _rate_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
+    plot = command("lr-plot", "draw the learning rate of every step", "lr_plot", module="lr_commands")
+    plot.add_argument("target", metavar="SPEC.toml|VERSION")
+    _set_option(plot)
+    plot.add_argument("--steps", type=int, metavar="N", help="steps an epoch (default: what the data set gives)")
+    about = "try learning rates in a short sweep and suggest one; nothing is kept"
+    find = command("lr-find", about, "lr_find", module="lr_commands")
+    _spec_options(find)
+    find.add_argument("--from", dest="low", type=float, default=1e-7, metavar="LR", help="lowest rate (default: 1e-7)")
+    find.add_argument("--to", dest="high", type=float, default=1.0, metavar="LR", help="highest rate (default: 1)")
+    find.add_argument("--steps", type=int, default=100, metavar="N", help="of the sweep (default: 100)")
+    find.set_defaults(name=None, tag=[], memo=None, project=None)
+
+
+def _preset_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
+    group = commands.add_parser(
+        "preset", help="settings kept under a name", description="Settings kept under a name.", parents=[shared]
+    )
+    actions = group.add_subparsers(title="actions", metavar="ACTION", required=True)
+    made = {}
+    for action, help in (
+        ("list", "your own and those built in"),
+        ("show", "the settings of one"),
+        ("save", "keep the settings of a spec.toml or a version"),
+        ("delete", "remove one of your own"),
+    ):
+        made[action] = actions.add_parser(action, help=help, parents=[shared])
+        made[action].set_defaults(run=_lazily(f"preset_{action}", "preset_commands"))
+        if action != "list":
+            made[action].add_argument("name")
+    made["save"].add_argument("target", metavar="SPEC.toml|VERSION")
+    made["save"].add_argument("--about", metavar="TEXT", help="what it is for")
+    made["save"].add_argument("--replace", action="store_true", help="in place of one of that name")
+    _set_option(made["save"])
 
 
 def _version_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
@@ -189,6 +287,7 @@ def _version_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
         ("log", "what the worker printed"),
     ):
         command(name, help, name).add_argument("version", metavar="V")
+    _steer_commands(command)
     stop = command("stop", "finish the step, save, stop; `resume` goes on", "stop")
     stop.add_argument("version", metavar="V")
     stop.add_argument("--finish", action="store_true", help="evaluate and keep the best as a done version instead")
@@ -224,6 +323,28 @@ def _other_commands(
     demo.add_argument("--epochs", type=int, help="default: what it takes to learn")
 
 
+def _kernel_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
+    text = "families of models from outside: installed packages, and programs that you declare"
+    group = commands.add_parser("kernel", help=text, description=text[:1].upper() + text[1:] + ".", parents=[shared])
+    actions = group.add_subparsers(title="actions", metavar="ACTION", required=True)
+    made = {}
+    for action, help in (
+        ("list", "all of them, and whether they can train"),
+        ("add", "take in a program's declaration; shows its command and asks"),
+        ("accept", "let a declaration run that is new in the workspace or was changed"),
+        ("remove", "take a declaration out; its program stays"),
+        ("check", "what is wrong with one, with a FILE.toml, or with all; 1 if anything is"),
+    ):
+        made[action] = actions.add_parser(action, help=help, description=help, parents=[shared])
+        made[action].set_defaults(run=_lazily(f"kernel_{action}", "kernel_commands"))
+    made["add"].add_argument("file", metavar="FILE.toml")
+    made["check"].add_argument("name", nargs="?")
+    for action in ("accept", "remove"):
+        made[action].add_argument("name")
+    for action in ("add", "accept"):
+        made[action].add_argument("--yes", action="store_true", help="do not ask")
+
+
 class _Version(argparse.Action):
     """Looks the version up only when asked: importlib.metadata is slow to load."""
 
@@ -236,11 +357,11 @@ class _Version(argparse.Action):
         parser.exit(message=f"dojang {version('dojang')}\n")
 
 
-def _lazily(handler: str) -> Callable[[argparse.Namespace], int]:
+def _lazily(handler: str, module: str = "commands") -> Callable[[argparse.Namespace], int]:
     def run(arguments: argparse.Namespace) -> int:
-        from tui import commands
+        from importlib import import_module
 
-        return int(getattr(commands, handler)(arguments) or 0)
+        return int(getattr(import_module(f"tui.{module}"), handler)(arguments) or 0)
 
     return run
 

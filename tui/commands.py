@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from engine import events, versions
+from engine import events, metrics, plugins, versions
 from engine.errors import DojangError, Invalid, NotFound, Problem
 from engine.versions import Version, Workspace
 from tui import words
@@ -25,7 +25,9 @@ SHOWN = 5  # findings of a kind
 
 
 def _workspace(a: Arguments) -> Workspace:
-    return Workspace(workspace_path(a))
+    workspace = Workspace(workspace_path(a))
+    plugins.look_in(workspace.path)
+    return workspace
 
 
 def _out(text: str = "") -> None:
@@ -244,11 +246,18 @@ def _request(a: Arguments) -> tuple[dict[str, Any], dict[str, Any], str | None, 
         label = {}
     for assignment in a.set:
         key, sign, value = assignment.partition("=")
-        if sign:
+        table, dot, option = key.strip().partition(".")
+        if sign and dot and table == "options" and isinstance(data.setdefault("options", {}), dict):
+            data["options"][option] = value.strip()
+        elif sign:
             data[key.strip()] = None if value.strip().lower() in ("", "none") else value.strip()
         else:
             wrong.append(Problem("--set", f"“{assignment}” is not KEY=VALUE"))
     data.update({k: v for k, v in (("dataset", a.dataset), ("model", a.model)) if v})
+    if getattr(a, "preset", None):
+        from tui.preset_commands import with_preset
+
+        data = with_preset(a, data)
     label.update({k: v for k, v in (("name", a.name), ("tags", a.tag), ("memo", a.memo)) if v})
     given = label.pop("project", None)
     project = a.project or (None if given is None else str(given))
@@ -345,7 +354,7 @@ def _verdict(version: Version, as_json: bool) -> int:
     row = version.summary()
     if row["state"] == "done":
         return 0
-    hint = {"stopped": "Go on", "draft": "Start it"}.get(row["state"], "Try again")
+    hint = {"stopped": "Go on", "paused": "Go on", "draft": "Start it"}.get(row["state"], "Try again")
     error = row["error"] or {
         "code": row["state"].upper(),
         "message": f"{version.reference} is {row['state']}.",
@@ -398,7 +407,9 @@ def list_versions(a: Arguments) -> None:
         return _json(rows)
     if not rows:
         return _out("No version yet. Train one: dojang train --dataset NAME --model yolov8n")
-    titles = ["version", "name", "state", "model", "data", "mAP50 val", "50-95", "P", "R", "took", "tags"]
+    measured = metrics.columns({r["task"] for r in rows})
+    heads = [m.title for m in measured]
+    titles = ["version", "name", "state", "model", "data", f"{heads[0]} val", *heads[1:], "took", "tags"]
     table = [
         [
             r["version"] if not a.all else f"{r['project']}/{r['version']}",
@@ -406,13 +417,13 @@ def list_versions(a: Arguments) -> None:
             words.state(r),
             r["model"],
             r["dataset"],
-            *(words.metric(r["metrics"][m]) for m in words.METRIC_TITLES),
+            *(words.metric(r["metrics"].get(m.key)) for m in measured),
             words.duration(r["elapsed"]) if r["elapsed"] else words.DASH,
             " ".join(r["tags"]),
         ]
         for r in rows
     ]
-    return _table(titles, table, frozenset(range(5, 10)))
+    return _table(titles, table, frozenset(range(5, 6 + len(measured))))
 
 
 def show(a: Arguments) -> None:
@@ -501,7 +512,9 @@ def models(a: Arguments) -> None:
     from engine import catalog, weights
 
     workspace = _workspace(a)
-    rows = [(m, weights.find(m, workspace)) for m in catalog.MODELS.values()]
+    rows = [(m, weights.find(m, workspace)) for m in catalog.models().values()]
+    for name, text in plugins.troubles().items():
+        sys.stderr.write(words.clean(f"{name}: {text}") + "\n")
     if a.json:
         return _json([{**m.to_json(), "weights_file": str(w) if w else None} for m, w in rows])
     table = [
@@ -511,7 +524,7 @@ def models(a: Arguments) -> None:
             m.task,
             f"{m.parameters:.1f} M",
             f"{m.image_size} px",
-            str(w) if w else f"{m.pretrained} not here",
+            str(w) if w else f"{m.pretrained} not here" if m.pretrained else words.DASH,
         ]
         for m, w in rows
     ]

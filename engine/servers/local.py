@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO
 
 import engine
-from engine import control, files
+from engine import control, files, plugins
 from engine.errors import DojangError
 from engine.versions import Version
 
@@ -57,7 +57,7 @@ def start(version: Version) -> None:
 def _processes(version: Version) -> int:
     """How many processes train it; 1 where its spec cannot be read, which the worker then says."""
     try:
-        return version.spec().gpus
+        return plugins.processes(version.spec())
     except DojangError:
         return 1
 

@@ -38,7 +38,7 @@ class DataAndModel(Part):
         field(
             "Model",
             "Start from",
-            "“scratch”: random weights. “pretrained”: the public weights, from a file at hand. Or the path of a .pt file.",
+            "“scratch”: random weights. “pretrained”: the public weights, from a file at hand. Or the path of a file, the name of an imported one, or a version (V_3).",
             small="from scratch needs more images and more epochs",
             large="pretrained weights learn faster and need far fewer images",
             min_length=1,

@@ -202,5 +202,3 @@ def copied(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return type(value)(copied(v) for v in value)
     return value
-
-

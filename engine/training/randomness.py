@@ -18,7 +18,7 @@ from engine.training.world import World, rank, size
 Key = tuple[int, int]
 """Epoch and index of one image: all that its augmentation depends on."""
 
-ORDER, STEP, RESTART = 1, 2, 3  # purposes, so that equal counters do not draw equal numbers
+ORDER, STEP, RESTART, SIDE = 1, 2, 3, 0x51DE  # purposes, so that equal counters do not draw equal numbers
 
 
 def mix(*parts: int) -> int:

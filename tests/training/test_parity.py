@@ -17,7 +17,13 @@ from tests.training.conftest import ending, of_kind, same, tiny, train
 pytestmark = pytest.mark.slow
 
 SETTINGS = {"epochs": 3, "batch": 8, "imgsz": 64, "nbs": 16, "seed": 3, "close_mosaic": 1, "warmup_epochs": 1.0}
-OURS = {"batch": "batch_size", "imgsz": "image_size", "nbs": "nominal_batch_size", "lr0": "lr"}
+OURS = {
+    "batch": "batch_size",
+    "imgsz": "image_size",
+    "nbs": "nominal_batch_size",
+    "lr0": "lr",
+    "cls_pw": "class_weights",
+}
 
 
 def upstream(model: str, data: Path, folder: Path, **settings: Any) -> tuple[list[Any], list[Any], dict[str, Any]]:
@@ -77,6 +83,8 @@ CASES = {
     "auto": ("yolov8n", None, {"optimizer": "auto"}),
     "sgd": ("yolov8n", None, {"optimizer": "SGD", "lr0": 0.02, "warmup_bias_lr": 0.1, "cos_lr": True}),
     "v5": ("yolov5n", None, {"optimizer": "auto"}),
+    "two heads": ("yolo26n", None, {"optimizer": "auto"}),
+    "shaped": ("yolov8n", None, {"optimizer": "auto", "multi_scale": 0.5, "cls_pw": 0.5, "freeze": 5}),
     "trained": ("yolov8n", "trained", {"optimizer": "auto", "batch": 4, "nbs": 4}),
     "eighty": ("yolov8n", "of_eighty_classes", {"optimizer": "SGD", "lr0": 0.01, "epochs": 2}),
 }
@@ -100,6 +108,7 @@ def test_every_bit_is_upstreams(
     values = {OURS.get(k, k): v for k, v in settings.items() if k != "cos_lr"}
     values["weights"] = source if weights else "scratch"
     values["schedule"] = "cosine" if settings.get("cos_lr") else "linear"
+    values["freeze"] = str(settings.get("freeze", "none"))
     add(workspace.path, shapes, "shapes")
     spec = parse({"dataset": "shapes", "model": model, "threads": NUM_THREADS, "exact_resume": False, **values})
     version = workspace.project("default", create=True).create(spec, parse_label({}))

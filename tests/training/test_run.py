@@ -48,7 +48,7 @@ def test_what_it_says(create: Create) -> None:
     assert set(steps[0]["loss"]) == set(plan["loss_names"]) and steps[0]["memory"] > 0 and steps[-1]["img_s"] > 0
     epochs = of_kind(events, "epoch")
     assert [e["epoch"] for e in epochs] == [1, 2, 3] and set(epochs[0]["seconds"]) == {"train", "val", "checkpoint"}
-    assert set(epochs[0]["metrics"]) == {"map50", "map50_95", "precision", "recall"}
+    assert set(epochs[0]["metrics"]) == {"map50", "map50_95", "precision", "recall", "f1"}
     assert [c["name"] for c in epochs[0]["per_class"]] == ["circle", "square", "triangle"]
     assert [(e["epoch"], e["step"]) for e in of_kind(events, "checkpoint")] == [(2, 3), (3, 6), (4, 9)]
     (result,) = of_kind(events, "result")

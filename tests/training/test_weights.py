@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,10 @@ FILE = b"PK\x03\x04" + bytes(range(256)) * 4000
 
 
 class Server(ThreadingHTTPServer):
-    """Serves FILE under the model's name. `cut` breaks the connection off after so many bytes."""
+    """Serves FILE under the names of `files`. `cut` breaks the connection off after so many bytes.
+
+    As a proxy it answers for every address, and refuses tunnels.
+    """
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
@@ -28,6 +33,10 @@ class Server(ThreadingHTTPServer):
         self.cut: int | None = None
         self.whole_only = False
         self.content = FILE
+        self.files = {MODEL.pretrained}
+        self.etag = ""
+        self.range_text = ""  # what it says that it sends, where that is not what was asked for
+        self.asked: list[str] = []  # addresses
 
     @property
     def url(self) -> str:
@@ -43,19 +52,34 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, *_: Any) -> None:
         pass
 
+    def do_CONNECT(self) -> None:
+        self.server.asked.append(self.path)
+        self.send_error(403, "no tunnels here")
+
+    def do_HEAD(self) -> None:
+        known = self.path.rpartition("/")[2] in self.server.files
+        self.send_response(200 if known else 404)
+        self.send_header("Content-Length", str(len(self.server.content)))
+        self.end_headers()
+
     def do_GET(self) -> None:
         wanted = self.headers.get("Range")
         self.server.ranges.append(wanted)
-        if not self.path.endswith(f"/{MODEL.pretrained}"):
+        self.server.asked.append(self.path)
+        if self.path.rpartition("/")[2] not in self.server.files:
             return self.send_error(404)
         data, begin = self.server.content, 0
-        if wanted and not self.server.whole_only:
+        changed = self.headers.get("If-Range", self.server.etag) != self.server.etag
+        if wanted and not self.server.whole_only and not changed:
             begin = int(wanted.removeprefix("bytes=").removesuffix("-"))
             if begin >= len(data):
                 return self.send_error(416)
             self.send_response(206)
+            self.send_header("Content-Range", self.server.range_text or f"bytes {begin}-{len(data) - 1}/{len(data)}")
         else:
             self.send_response(200)
+        if self.server.etag:
+            self.send_header("ETag", self.server.etag)
         self.send_header("Content-Length", str(len(data) - begin))
         self.end_headers()
         self.wfile.write(data[begin : self.server.cut])
@@ -68,8 +92,9 @@ def server(monkeypatch: Any) -> Iterator[Server]:
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     monkeypatch.setenv("DOJANG_WEIGHTS_URL", f"{server.url}/v1/")
-    for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
     yield server
     server.shutdown()
     server.server_close()
@@ -94,7 +119,102 @@ def test_fetched_whole_with_its_size(server: Server, place: Workspace) -> None:
     assert path == place.weights / "yolov8n.pt" and path.read_bytes() == FILE
     assert seen[-1] == (len(FILE), len(FILE)) and len(seen) > 2
     assert weights.find(MODEL, place) == path
-    assert [p.name for p in place.weights.iterdir()] == ["yolov8n.pt"]
+    assert sorted(p.name for p in place.weights.iterdir()) == ["yolov8n.pt", "yolov8n.pt.json"]
+    note = weights.noted(path)
+    assert note["sha256"] == hashlib.sha256(FILE).hexdigest() and note["size"] == len(FILE)
+    assert note["from"] == f"{server.url}/v1/yolov8n.pt"
+
+
+def with_digest(content: bytes) -> catalog.Model:
+    """A model whose file's name carries the digest of `content`, as those of torchvision and effdet do."""
+    return replace(MODEL, name="tiny", pretrained=f"tiny-{hashlib.sha256(content).hexdigest()[:8]}.pth")
+
+
+def test_the_digest_in_a_name_is_held_to(server: Server, place: Workspace) -> None:
+    good, bad = with_digest(FILE), with_digest(b"another")
+    server.files = {good.pretrained, bad.pretrained}
+    path = weights.fetch(good, place, go_on)
+    assert path == place.weights / good.pretrained
+    with pytest.raises(DojangError, match="SHA-256") as caught:
+        weights.fetch(bad, place, go_on)
+    assert caught.value.code == "MISSING_WEIGHTS" and weights.find(bad, place) is None
+    assert not list(place.weights.glob("*.part*"))
+
+
+def test_a_file_that_changed_meanwhile_is_begun_anew(server: Server, place: Workspace) -> None:
+    server.cut, server.etag = 300_000, '"one"'
+    with pytest.raises(DojangError):
+        weights.fetch(MODEL, place, go_on)
+    server.cut, server.etag, server.content = None, '"two"', FILE[:-4] + b"new!"
+    path = weights.fetch(MODEL, place, go_on)
+    assert path and path.read_bytes() == server.content
+    assert server.ranges == [None, "bytes=300000-"]
+
+
+def test_another_part_than_was_asked_for_is_not_put_behind(server: Server, place: Workspace) -> None:
+    (place.weights / "yolov8n.pt.part").write_bytes(FILE[:1000])
+    server.range_text = "bytes 500-999/1000"
+    with pytest.raises(DojangError, match="1,000 was asked for"):
+        weights.fetch(MODEL, place, go_on)
+    server.range_text = ""
+    path = weights.fetch(MODEL, place, go_on)
+    assert path and path.read_bytes() == FILE
+
+
+def test_a_model_without_public_weights(place: Workspace) -> None:
+    for model in (replace(MODEL, kernel="theirs"), replace(MODEL, pretrained="")):
+        assert weights.find(model, place) is None
+        with pytest.raises(DojangError, match="no public weights"):
+            weights.fetch(model, place, go_on)
+
+
+def test_the_size_is_asked_for(server: Server, place: Workspace, monkeypatch: Any) -> None:
+    assert weights.size(MODEL) == len(FILE)
+    assert weights.size(catalog.find("yolov8s")) is None
+    monkeypatch.setenv("DOJANG_WEIGHTS_URL", "file:///etc")
+    assert weights.size(MODEL) is None
+
+
+def test_a_proxy_is_gone_through_and_named(server: Server, place: Workspace, monkeypatch: Any) -> None:
+    monkeypatch.setenv("DOJANG_WEIGHTS_URL", "http://weights.invalid/v1")
+    monkeypatch.setenv("http_proxy", f"http://me:secret@127.0.0.1:{server.server_port}")
+    path = weights.fetch(MODEL, place, go_on)
+    assert path and path.read_bytes() == FILE
+    assert server.asked == ["http://weights.invalid/v1/yolov8n.pt"]
+
+    monkeypatch.setenv("DOJANG_WEIGHTS_URL", "https://weights.invalid/v1")
+    monkeypatch.setenv("https_proxy", f"http://me:secret@127.0.0.1:{server.server_port}")
+    with pytest.raises(DojangError) as caught:
+        weights.fetch(catalog.find("yolov8s"), place, go_on)
+    assert server.asked[-1] == "weights.invalid:443"
+    said = caught.value.message
+    assert "no tunnels here" in said and f"through the proxy http://127.0.0.1:{server.server_port}" in said
+    assert "secret" not in said and "yolov8s.pt" in caught.value.hint
+
+
+def test_what_a_spec_names_is_found(place: Workspace, tmp_path: Path, monkeypatch: Any) -> None:
+    from engine.spec import parse, parse_label
+
+    version = place.project("default", create=True).create(
+        parse({"dataset": "d", "model": "yolov8n"}), parse_label({"name": "mine"})
+    )
+    with pytest.raises(DojangError, match="no weights yet"):
+        weights.resolve("V_0", place)
+    version.best_weights.parent.mkdir(parents=True, exist_ok=True)
+    version.best_weights.write_bytes(FILE)
+    for name in ("V_0", "v_0", "default/V_0", "mine"):
+        assert weights.resolve(name, place, MODEL) == version.best_weights
+    with pytest.raises(DojangError, match="nothing of it fits efficientdet_d0"):
+        weights.resolve("V_0", place, catalog.find("efficientdet_d0"))
+
+    (place.weights / "taken.pt").write_bytes(FILE)
+    assert weights.resolve("taken.pt", place) == place.weights / "taken.pt"
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "taken.pt").write_bytes(FILE)
+    assert weights.resolve("taken.pt", place) == tmp_path / "taken.pt"  # a file at hand comes first
+    for missing in ("V_7", "other/V_0", "/nowhere/mine", "./mine", "~nobody/mine", "a/b/mine", "no.pt"):
+        found = weights.resolve(missing, place)
+        assert found.is_absolute() and not found.is_file()
 
 
 def test_goes_on_where_it_broke_off(server: Server, place: Workspace) -> None:

@@ -1,11 +1,10 @@
-"""YOLOv5 and YOLOv8: ultralytics' model, augmentation, loss and metrics, driven as a library.
+"""The YOLO families: ultralytics' model, augmentation, loss and metrics, driven as a library.
 
 None of its trainer is used, and with it none of its writing, plotting, asking and downloading.
 """
 
 from __future__ import annotations
 
-import itertools
 import logging
 import math
 from collections.abc import Iterator
@@ -26,14 +25,15 @@ from engine.spec import Spec
 from engine.training import loading
 from engine.training.data import Material
 from engine.training.environment import Precision, free_memory, worker_count
+from engine.training.kernels import ultralytics_batches as shapes
+from engine.training.kernels import ultralytics_model as network
 from engine.training.kernels import ultralytics_weights
-from engine.training.kernels.ultralytics_data import KEEP_SHARE, Counters, ManifestDataset, arguments
+from engine.training.kernels.ultralytics_batches import STRIDE
+from engine.training.kernels.ultralytics_data import KEEP_SHARES, Counters, ManifestDataset, arguments
 from engine.training.kernels.ultralytics_metrics import Judge
 from engine.training.optim import late_decay
 from engine.training.randomness import EndlessBatches
 from engine.training.session import Batch, Between, Evaluation
-
-STRIDE = 32  # of every model in the catalog
 
 
 class Detector:
@@ -62,12 +62,11 @@ class Detector:
             "channels": 3,
         }
         self.model, self.weights_text = self._build(weights, structure)
-        self.loss_names: tuple[str, ...] = tuple(self.model.init_criterion().loss_names)
-        counters = Counters(spec.seed, self._mosaic_closes()) if spec.exact_resume else None
-        self.train_data = self._dataset("train", counters)
+        self.loss_names = network.loss_names(self.model)
+        self.train_data = self._dataset("train", self._counters())
         self.steps_per_epoch = math.ceil(len(self.train_data) / spec.batch_size)
         self._refuse_lone_pixel()
-        self._loader: InfiniteDataLoader | None = None if counters else self._upstream_loader()
+        self._loader: InfiniteDataLoader | None = None if spec.exact_resume else self._upstream_loader()
         self._stream: Iterator[Batch] | None = None
         self._mosaic_closed = False
         self._val: dict[str, DataLoader[Any]] = {"val": self._val_loader("val")}
@@ -79,7 +78,7 @@ class Detector:
         model = DetectionModel(config, ch=3, nc=self.classes, verbose=False)
         model.names = self.data["names"]  # before weights are loaded: rows of the head are matched by class name
         text = "random weights"
-        if structure and structure["head"] != _head_width(model):
+        if structure and structure["head"] != network.head_width(model):
             # Weights of more classes widen the head they are loaded into; a donor of that width does the same again.
             model.load(DetectionModel(config, ch=3, nc=structure["head"], verbose=False), verbose=False)
         elif weights and not structure:
@@ -89,9 +88,13 @@ class Detector:
             model = model.to(memory_format=torch.channels_last)
         model.nc, model.args = self.classes, self.arguments
         model.set_head_attr(max_det=self.arguments.max_det)
-        for name, parameter in model.named_parameters():
-            parameter.requires_grad = ".dfl" not in name  # fixed weights that turn a distribution into a distance
+        self._held = network.freeze(model, self.spec.settled_freeze)
+        power, samples = self.spec.class_weights, self.material.samples["train"]
+        model.class_weights = network.class_weights(samples, self.classes, power)  # where its loss looks for them
         return model, text
+
+    def _counters(self) -> Counters | None:
+        return Counters(self.spec.seed, self._mosaic_closes()) if self.spec.exact_resume else None
 
     def _mosaic_closes(self) -> int:
         """The epoch, 0…, from which on mosaic is off."""
@@ -100,19 +103,25 @@ class Detector:
     def _refuse_lone_pixel(self) -> None:
         """A last batch of one small image leaves normalisation a single value a channel: nothing to learn a spread from."""
         last = len(self.train_data) % self.spec.batch_size or self.spec.batch_size
-        if last == 1 and self.spec.image_size < 2 * STRIDE:
+        smallest, _ = shapes.sides(self.spec.image_size, self.spec.multi_scale)
+        if last == 1 and smallest < 2 * STRIDE:
             raise DojangError(
                 f"With batch_size {self.spec.batch_size} the last batch of {len(self.train_data)} images is a single one, "
-                f"which cannot be learned from at image_size {self.spec.image_size}.",
+                f"which cannot be learned from at {smallest} px.",
                 code="BAD_SPEC",
-                hint=f"Train a new version with another batch_size, or with image_size {2 * STRIDE} or more.",
+                hint=f"Train a new version with another batch_size, or so that no image is below {2 * STRIDE} px.",
             )
 
     def _dataset(self, split: str, counters: Counters | None) -> ManifestDataset:
         training = split == "train"
-        share = free_memory() * KEEP_SHARE / 2 / max(1, self.workers if training else self.workers * 2)
+        samples = self.material.samples[split]
+        if not self.spec.exact_resume:
+            samples = sorted(samples, key=lambda s: s.path)  # upstream's order, by which it draws
+        share = (
+            free_memory() * KEEP_SHARES[self.spec.cache] / 2 / max(1, self.workers if training else self.workers * 2)
+        )
         return ManifestDataset(
-            self.material.samples[split],
+            samples,
             counters,
             room=int(share) if counters or not training else 0,
             data=self.data,
@@ -133,9 +142,12 @@ class Detector:
         return loader
 
     def _exact_stream(self, epoch: int, skip: int) -> Iterator[Batch]:
-        spec = self.spec
-        order = EndlessBatches(len(self.train_data), spec.batch_size, spec.seed, spec.epochs, epoch, skip)
-        return iter(self._plain_loader(self.train_data, self.workers, batch_sampler=order, prefetch=4))
+        """One stream over all epochs, so that its processes run ahead over an epoch's end; begun where it is wanted."""
+        if self._stream is None:
+            spec = self.spec
+            order = EndlessBatches(len(self.train_data), spec.batch_size, spec.seed, spec.epochs, epoch, skip)
+            self._stream = iter(self._plain_loader(self.train_data, self.workers, batch_sampler=order, prefetch=4))
+        return self._stream
 
     def _val_loader(self, split: str) -> DataLoader[Any]:
         data = self._dataset(split, None)
@@ -149,21 +161,51 @@ class Detector:
     # Training
 
     def batches(self, epoch: int, skip: int) -> Iterator[Batch]:
-        if self.spec.exact_resume:
-            if self._stream is None:
-                self._stream = self._exact_stream(epoch, skip)
-            return itertools.islice(self._stream, self.steps_per_epoch - skip)
+        spec = self.spec
+        network.weigh_heads(self.model, epoch)
+        stream = self._exact_stream(epoch, skip) if spec.exact_resume else self._upstream_stream(epoch)
+        for step in range(skip, self.steps_per_epoch):
+            batch = next(stream)
+            if spec.multi_scale:
+                drawn = (spec.image_size, spec.multi_scale)
+                exact = spec.exact_resume
+                batch["side"] = shapes.side(*drawn, spec.seed, epoch, step) if exact else shapes.upstream_side(*drawn)
+            yield batch
+
+    def _upstream_stream(self, epoch: int) -> Iterator[Batch]:
         assert self._loader is not None
-        if epoch >= self._mosaic_closes() and not self._mosaic_closed:
-            self._mosaic_closed = True
-            self.train_data.close_mosaic(hyp=copy(self.arguments))
+        closed = epoch >= self._mosaic_closes()
+        if closed != self._mosaic_closed:
+            self._mosaic_closed = closed
+            if closed:
+                self.train_data.close_mosaic(hyp=copy(self.arguments))
+            else:
+                self.train_data.transforms = self.train_data.build_transforms(copy(self.arguments))
             self._loader.reset()
-        return itertools.islice(iter(self._loader), self.steps_per_epoch - skip)
+        return iter(self._loader)
+
+    def reschedule(self, epochs: int) -> None:
+        """Train for `epochs` in all. Mosaic closes accordingly, from the next epoch on."""
+        self.spec = self.spec.model_copy(update={"epochs": epochs})
+        self.arguments.epochs = epochs  # the losses of two heads are weighed by it
+        self.train_data.counters = self._counters()
+        loading.end(self._stream, ())  # what its processes have prepared may be of mosaics that are closed now
+        self._stream = None
+
+    def split(self, batch: Batch, parts: int) -> list[Batch]:
+        return shapes.split(batch, parts)
+
+    def densest(self, count: int) -> Batch:
+        spec = self.spec
+        largest = shapes.sides(spec.image_size, spec.multi_scale)[1]
+        return shapes.densest(self.material.samples["train"], count, largest, mosaic=spec.mosaic > 0)
 
     def size(self, batch: Batch) -> int:
         return int(batch["img"].shape[0])
 
     def loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        for norm in self._held:
+            norm.eval()  # whoever calls has put the whole model into training
         loss, parts = self.model(self._to_device(batch))
         return loss.sum(), torch.stack(list(parts.values())).float()
 
@@ -173,6 +215,8 @@ class Detector:
             for k, v in batch.items()
         }
         moved["img"] = moved["img"].float() / 255
+        if "side" in batch:
+            moved["img"] = shapes.scaled(moved["img"], batch["side"])
         if self.precision.channels_last:
             moved["img"] = moved["img"].to(memory_format=torch.channels_last)
         return moved
@@ -181,7 +225,11 @@ class Detector:
         return late_decay(updates)
 
     def boosted(self) -> set[int]:
-        return {id(p) for p in self.model.model[-1].cv3.parameters()}
+        return network.class_layers(self.model)
+
+    def backbone_parameters(self) -> set[int]:
+        """Ids of the parameters that learn at `backbone_lr_ratio` of the rate."""
+        return {id(p) for p in network.backbone(self.model).parameters()}
 
     # Evaluation
 
@@ -213,7 +261,7 @@ class Detector:
     # Files
 
     def structure(self) -> dict[str, int]:
-        return {"head": _head_width(self.model)}
+        return {"head": network.head_width(self.model)}
 
     def export(self, model: nn.Module, path: Path) -> None:
         ultralytics_weights.write(model, path, vars(self.arguments))
@@ -233,8 +281,3 @@ class Detector:
 def _begin_seeded(worker: int) -> None:
     seed_worker(worker)
     loading.begin(worker)
-
-
-def _head_width(model: DetectionModel) -> int:
-    """Channels of the hidden layers that tell classes apart."""
-    return int(model.model[-1].cv3[0][-1].in_channels)

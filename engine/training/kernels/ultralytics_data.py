@@ -25,6 +25,7 @@ from engine.training.data import Material, Sample
 from engine.training.session import UnreadableImage
 
 KEEP_SHARE = 0.25  # of the free memory, at most, goes to decoded images
+KEEP_SHARES = {"auto": KEEP_SHARE, "disk": KEEP_SHARE, "ram": 0.75, "off": 0.0}  # by the spec's `cache`
 NOWHERE = Path(os.devnull) / "none.npy"  # never exists
 Loaded = tuple[np.ndarray, tuple[int, int], tuple[int, int]]
 
@@ -38,14 +39,14 @@ class Counters:
 
 
 class ManifestDataset(YOLODataset):
-    """ultralytics' dataset on samples in memory.
+    """ultralytics' dataset on samples in memory, in their order.
 
     With `counters` it takes (epoch, index) keys and draws all augmentation from them. `room` is how many bytes of
     decoded, resized images each process may keep; it changes nothing but the speed.
     """
 
     def __init__(self, samples: list[Sample], counters: Counters | None, room: int, **arguments: Any) -> None:
-        self.samples = sorted(samples, key=lambda s: s.path)
+        self.samples = samples
         self.counters, self.room = counters, room
         self._kept: dict[int, Loaded] = {}
         # "ram" makes mosaic pick from all images, not from those that happened to be loaded lately
@@ -140,6 +141,8 @@ def arguments(spec: Spec, material: Material) -> Any:
         "box": spec.settled("box_loss"),
         "cls": spec.settled("class_loss"),
         "dfl": spec.dfl_loss,
+        "cls_pw": spec.class_weights,
+        "multi_scale": spec.multi_scale,
         "mosaic": spec.mosaic,
         "close_mosaic": spec.close_mosaic,
         "mixup": spec.mixup,
