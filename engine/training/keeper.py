@@ -52,6 +52,7 @@ class Keeper:
         self.loop = loop
         self.seconds = 0.0  # that training waited for writing, since the last epoch event
         self._writing: _Writing | None = None
+        self._copy: State | None = None  # the latest, on disk or on its way there
         self._saved = time.monotonic()
 
     @property
@@ -68,7 +69,8 @@ class Keeper:
         self._gather_gradients()
         if self.loop.world.writes:
             at = self.loop.at
-            self._writing = _Writing(self.loop.job.version.state_file, copied(self.state()), at.epoch + 1, at.taken)
+            self._copy = copied(self.state(), self._copy)
+            self._writing = _Writing(self.loop.job.version.state_file, self._copy, at.epoch + 1, at.taken)
         self._saved = time.monotonic()
         self.seconds += self._saved - started
 
@@ -193,12 +195,18 @@ class _Writing:
             raise self._error
 
 
-def copied(value: Any) -> Any:
-    """`value` with every tensor copied into this machine's memory, where no further step can reach it."""
+def copied(value: Any, into: Any = None) -> Any:
+    """`value` with every tensor copied into this machine's memory, where no further step can reach it.
+
+    `into` is an earlier copy that nobody needs any more: its memory is used again, which saves asking for new.
+    """
     if isinstance(value, Tensor):
-        return value.detach().cpu() if value.device.type != "cpu" else value.detach().clone()
+        fits = isinstance(into, Tensor) and into.shape == value.shape and into.dtype == value.dtype
+        return into.copy_(value.detach()) if fits else value.detach().to("cpu", copy=True)
     if isinstance(value, dict):
-        return {k: copied(v) for k, v in value.items()}
+        old = into if isinstance(into, dict) else {}
+        return {k: copied(v, old.get(k)) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return type(value)(copied(v) for v in value)
+        same = into if isinstance(into, (list, tuple)) and len(into) == len(value) else [None] * len(value)
+        return type(value)(copied(v, old) for v, old in zip(value, same, strict=True))
     return value
