@@ -17,7 +17,7 @@ from torch import Tensor
 
 from engine import schedule
 from engine.control import Settings
-from engine.training import environment, randomness, signs
+from engine.training import environment, randomness, rescue, signs
 from engine.training.environment import Precision
 from engine.training.failures import ShortOfMemory, short_of_memory
 from engine.training.keeper import Course, Keeper, Position
@@ -31,7 +31,6 @@ from engine.training.progress import (
     require_finite_weights,
     short,
 )
-from engine.training.rescue import Rescue
 from engine.training.session import Batch, Evaluation, Session
 from engine.training.world import World
 from engine.worker import Job
@@ -82,7 +81,7 @@ class Loop:
         self.epoch_losses: Tensor | None = None  # running mean of the epoch so far, on the device
         self.flag = 0  # what all processes agreed on in the latest step
         self.meter = Meter(job.log, session.loss_names)
-        self.keeper, self.rescue = Keeper(self), Rescue(self)
+        self.keeper, self.rescue = Keeper(self), rescue.Rescue(self)
         self.schedule = self.new_schedule()
 
     # From here on in the order in which things happen
@@ -265,7 +264,7 @@ class Loop:
             bar.show(done, total)
             return not self.requests.stopped()
 
-        return self.session.evaluate(self.average.model, "val", between)
+        return rescue.evaluate(self.session, self.average.model, "val", between, self.log)
 
     def _end_epoch(self, evaluation: Evaluation | None, train_seconds: float, val_seconds: float) -> None:
         """Log the epoch, keep the weights if they are the best so far, decide whether to go on, save."""

@@ -12,10 +12,28 @@ from engine.training.failures import ShortOfMemory, memory_error, short_of_memor
 from engine.training.progress import Diverged
 
 if TYPE_CHECKING:
-    from engine.training.loop import Loop
+    from torch import nn
 
+    from engine.events import EventLog
+    from engine.training.loop import Loop
+    from engine.training.session import Between, Evaluation, Session
+
+MOST_PIECES = 256  # of an evaluation's batch: single images by then
 ROLLBACKS = 2  # times that a diverged training is taken back before it is given up
 DAMPING = 0.25  # what every learning rate is multiplied by each time
+
+
+def evaluate(session: Session, model: nn.Module, split: str, between: Between, log: EventLog) -> Evaluation | None:
+    """`session.evaluate`; when memory runs out again in smaller runs, down to single images."""
+    while True:
+        try:
+            return session.evaluate(model, split, between)
+        except Exception as e:
+            if short_of_memory(e) is None or session.pieces >= MOST_PIECES:
+                raise
+        session.pieces *= 2
+        environment.free(next(model.parameters()).device)
+        log.append("log", level="warning", text=f"Memory ran out in the evaluation: in runs of 1/{session.pieces} batch.")
 
 
 class Rescue:

@@ -343,6 +343,7 @@ def _log_plan(job: Job, session: Session, loop: Loop, optimizer: Any, material: 
 
 def _test(job: Job, session: Session, requests: Requests) -> Ending:
     """The best weights, as they lie on disk, once more on val and once on test, which nothing was chosen by."""
+    from engine.training import rescue
     from engine.training.progress import Bar
 
     best = job.version.best_weights
@@ -358,7 +359,7 @@ def _test(job: Job, session: Session, requests: Requests) -> Ending:
             bar.show(done, total)
             return not requests.stopped()
 
-        found = session.evaluate(model, split, between)
+        found = rescue.evaluate(session, model, split, between, job.log)
         if found is None:
             return requests.word
         job.log.append(

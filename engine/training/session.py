@@ -42,6 +42,7 @@ class Session(Protocol):
     data_hash: str  # fingerprint of the data set
     steps_per_epoch: int
     weights_text: str  # what the model started from, said plainly
+    pieces: int  # how many runs each batch of an evaluation goes through in: 1 unless memory ran out
 
     def batches(self, epoch: int, skip: int) -> Iterator[Batch]:
         """The batches of `epoch` (0…) after the first `skip`: of each this process's share. Raises UnreadableImage."""
@@ -87,6 +88,11 @@ class Session(Protocol):
 
     def close(self) -> None:
         """End the processes that load images."""
+
+
+def pieces_of(session: Session, batch: Batch) -> list[Batch]:
+    """`batch` of an evaluation, in as many runs as memory has room for."""
+    return session.split(batch, session.pieces) if session.pieces > 1 else [batch]
 
 
 class UnreadableImage(Exception):

@@ -331,6 +331,29 @@ def test_memory_that_runs_out_for_a_while(create: Create, monkeypatch: Any) -> N
     assert list(progress.step_series["box_loss"].xs)[-1] == 9 and progress.epochs_done == 3
 
 
+def test_memory_that_runs_out_in_an_evaluation(create: Create, monkeypatch: Any) -> None:
+    import torch
+    from ultralytics.nn.tasks import DetectionModel
+
+    plain = create(epochs=1)
+    assert ending(train(plain)) == "done"
+    predict = DetectionModel.predict
+
+    def short(self: DetectionModel, x: Any, *more: Any, **named: Any) -> Any:
+        if not self.training and x.shape[0] > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return predict(self, x, *more, **named)
+
+    monkeypatch.setattr(DetectionModel, "predict", short)
+    version = create(epochs=1)
+    events = train(version)
+    assert ending(events) == "done"
+    told = [e["text"] for e in of_kind(events, "log") if "evaluation" in e["text"]]
+    assert len(told) == 2 and "1/4" in told[-1]  # runs of 8, of 4, then of 2; known from then on
+    for a, b in zip(version.progress().epochs, plain.progress().epochs, strict=True):
+        assert a["metrics"] == pytest.approx(b["metrics"], abs=1e-4)
+
+
 def test_runs_of_a_batch_add_up_to_it(create: Create) -> None:
     """Gradients of a batch's pieces come to those of the whole, but for what batch normalisation sees."""
     import torch

@@ -33,7 +33,7 @@ from engine.training.kernels.ultralytics_data import KEEP_SHARES, Counters, Mani
 from engine.training.kernels.ultralytics_metrics import Judge
 from engine.training.optim import late_decay
 from engine.training.randomness import EndlessBatches
-from engine.training.session import Batch, Between, Evaluation
+from engine.training.session import Batch, Between, Evaluation, pieces_of
 
 
 class Detector:
@@ -68,6 +68,7 @@ class Detector:
         self._refuse_lone_pixel()
         self._loader: InfiniteDataLoader | None = None if spec.exact_resume else self._upstream_loader()
         self._stream: Iterator[Batch] | None = None
+        self.pieces = 1
         self._mosaic_closed = False
         self._val: dict[str, DataLoader[Any]] = {"val": self._val_loader("val")}
 
@@ -246,12 +247,14 @@ class Detector:
         for done, batch in enumerate(loader):
             if not between(done, len(loader)):
                 return None
-            batch = self._to_device(batch)
-            with torch.autocast(self.device.type, dtype=torch.float16, enabled=self.precision.scaled):
-                found = model(batch["img"])
-                parts = torch.stack(list(model.loss(batch, found)[1].values())).float()
-            sums = parts if sums is None else sums + parts
-            judge.update_metrics(judge.postprocess(found), batch)
+            for piece in pieces_of(self, batch):
+                moved = self._to_device(piece)
+                with torch.autocast(self.device.type, dtype=torch.float16, enabled=self.precision.scaled):
+                    found = model(moved["img"])
+                    parts = torch.stack(list(model.loss(moved, found)[1].values())).float()
+                parts = parts if piece is batch else parts * (self.size(piece) / self.size(batch))
+                sums = parts if sums is None else sums + parts
+                judge.update_metrics(judge.postprocess(found), moved)
         if not between(len(loader), len(loader)):
             return None
         assert sums is not None
