@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import math
+import threading
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
-from textual.widgets import Button
+from textual.widgets import Button, TextArea
 
-from engine import demo
+from engine import demo, find, sweep
 from engine.errors import DojangError
 from engine.servers import local
+from engine.spec import Spec
 from engine.versions import Version, Workspace
 from tests.tui import made
 from tests.tui.conftest import Open, Person
@@ -258,7 +263,8 @@ async def test_arrows_walk_the_whole_form_and_choices_open(workspace: Workspace,
             seen.append(person.app.focused.id)
             if seen[-1] == "next":
                 break
-        plain = [f"edit-{f.field}" for f in person.app.screen.query_one(Form).fields if not f.info.get("advanced")]
+        fields = person.app.screen.query_one(Form).fields
+        plain = [f"edit-{f.field}" for f in fields if f.display and not f.info.get("advanced")]
         assert [s for s in seen if str(s).startswith("edit-")] == plain[plain.index("edit-model") + 1 :]
         await go_to(person, "seed")
         await person.press("f6")
@@ -278,7 +284,9 @@ async def test_hidden_changes_are_told_and_a_hidden_problem_is_shown(workspace: 
         await person.press("ctrl+n")
         await person.until(lambda: person.app.focused and person.app.focused.id == "edit-weight_decay")
         await person.press("f7")
-        await person.until(lambda: not person.app.screen.query_one("#next", Button).disabled)
+        await person.sees("Set 1 setting back to the default: Weight decay?")
+        await person.press("y")
+        await person.until(lambda: not wizard(person).query_one("#next", Button).disabled)
 
 
 @pytest.mark.usefixtures("shapes", "started")
@@ -329,3 +337,389 @@ async def test_pretrained_weights_that_are_not_here_are_said_plainly(workspace: 
         await person.sees("this machine, auto")
         await person.press("ctrl+n")
         await person.sees("downloaded first into")
+
+
+# What stands in the form
+
+
+def shown(person: Person) -> list[str]:
+    """Names of the fields that are not hidden, with the advanced ones."""
+    return [f.field for f in person.app.screen.query_one(Form).fields if f.display]
+
+
+async def choose(person: Person, name: str, value: str) -> None:
+    person.app.screen.query_one(f"#edit-{name}", Choice).value = value
+    await person.rest()
+
+
+@pytest.mark.usefixtures("shapes", "started")
+async def test_only_what_does_something_is_shown(workspace: Workspace, opened: Open) -> None:
+    async with opened(workspace) as person:
+        await settings_step(person)
+        assert not {"step_gamma", "cycle_epochs", "rise_share", "dropout", "anchor_scale", "options"} & set(
+            shown(person)
+        )
+        assert {"final_lr_ratio", "warmup_epochs", "dfl_loss"} <= set(shown(person))
+        await choose(person, "schedule", "step")
+        assert {"step_gamma", "step_every", "warmup_epochs"} <= set(shown(person))
+        assert "final_lr_ratio" not in shown(person)
+        await person.sees("Step factor", "Step every")
+        await choose(person, "schedule", "one-cycle")
+        assert "rise_share" in shown(person) and not {"step_gamma", "warmup_epochs"} & set(shown(person))
+
+        await fill(person, "rise_share", "0.5")
+        await choose(person, "schedule", "cyclic")
+        assert {"rise_share", "cycle_epochs", "cycle_low_ratio"} <= set(shown(person))  # changed: not hidden
+        await choose(person, "model", "efficientdet_d0")
+        assert "anchor_scale" in shown(person) and "dfl_loss" not in shown(person)
+
+
+@pytest.mark.usefixtures("shapes", "started")
+async def test_a_changed_setting_of_another_family_is_shown_with_its_mistake(
+    workspace: Workspace, opened: Open
+) -> None:
+    async with opened(workspace) as person:
+        await settings_step(person)
+        await person.press("f6")
+        await fill(person, "dfl_loss", "2")
+        await choose(person, "model", "efficientdet_d0")
+        assert "dfl_loss" in shown(person)
+        await person.sees("DFL loss: does nothing for efficientdet_d0")
+        await person.press("ctrl+r")
+        await person.until(lambda: "dfl_loss" not in shown(person))
+        assert not wizard(person).problems
+
+
+@pytest.mark.usefixtures("shapes", "started")
+async def test_the_image_size_follows_the_model_until_it_is_changed(workspace: Workspace, opened: Open) -> None:
+    async with opened(workspace) as person:
+        await settings_step(person)
+        await choose(person, "model", "efficientdet_d0")
+        assert wizard(person).data["image_size"] == "512"
+        await choose(person, "model", "yolov8n")
+        assert wizard(person).data["image_size"] == "640"
+        await fill(person, "image_size", "256")
+        await choose(person, "model", "efficientdet_d0")
+        assert wizard(person).data["image_size"] == "256"
+        await person.sees("● changed (512)")
+
+
+@pytest.mark.usefixtures("shapes", "started")
+async def test_what_is_changed_is_counted_and_goes_back_by_one_or_all(workspace: Workspace, opened: Open) -> None:
+    async with opened(workspace) as person:
+        await settings_step(person)
+        await fill(person, "epochs", "9")
+        await fill(person, "batch_size", "0")
+        await fill(person, "lr", "0.01")
+        await person.sees(
+            "── Training  ● 2 changed", "── Learning rate  ● 1 changed", "yolov8n · 3 changed", "● as many as fit"
+        )
+        await person.press("ctrl+r")
+        await person.sees("yolov8n · 2 changed", "auto: 0.001429, AdamW")
+        await person.press("f7")
+        await person.sees("Set 2 settings back to the default: Epochs, Batch size?")
+        await person.press("n")
+        assert wizard(person).data["epochs"] == "9"
+        await person.press("f7", "y")
+        await person.until(lambda: wizard(person).data["epochs"] == "100")
+        assert "changed" not in person.text
+        await person.press("f7")
+        await person.sees("Every setting is at its default.")
+
+
+@pytest.mark.usefixtures("shapes", "started")
+async def test_blocks_to_freeze_are_asked_for(workspace: Workspace, opened: Open) -> None:
+    async with opened(workspace) as person:
+        await settings_step(person)
+        await person.press("f6")
+        await person.sees("comes to none")
+        person.app.screen.query_one("#edit-freeze").focus()
+        await person.press("enter")
+        await person.sees("some blocks …")
+        await person.press("end", "enter")
+        await person.sees("Freeze some blocks")
+        await person.type("last")
+        await person.sees("must be auto, none, features")
+        await person.type("-3")
+        await person.press("enter")
+        await person.until(lambda: wizard(person).data["freeze"] == "last-3")
+        await person.sees("last-3 ▾")
+        assert "freeze" not in wizard(person).problems
+
+
+@pytest.mark.usefixtures("started")
+async def test_a_data_set_of_classes_is_offered_classifiers_alone(
+    workspace: Workspace, tmp_path: Path, opened: Open
+) -> None:
+    from PIL import Image
+
+    from engine import catalog
+    from engine.datasets import registry
+
+    for split in ("train", "val"):
+        for kind in ("개미", "bee"):
+            (tmp_path / "kinds" / split / kind).mkdir(parents=True)
+            for i in range(3):
+                Image.new("RGB", (32, 32), "red").save(tmp_path / "kinds" / split / kind / f"{i}.png")
+    registry.add(workspace.path, tmp_path / "kinds", "kinds")
+    async with opened(workspace) as person:
+        await person.press("n")
+        await person.sees("kinds", "classify")
+        await person.press("enter")
+        await person.sees("● Settings", "resnet18")
+        options = person.app.screen.query_one("#edit-model", Choice).options
+        assert {catalog.find(name).task for name, *_ in options} == {"classify"}
+        assert wizard(person).data["image_size"] == "224" and not wizard(person).problems
+        assert "changed" not in person.text
+        await fill(person, "epochs", "3")
+        await person.press("f7", "y")
+        await person.until(lambda: wizard(person).data["epochs"] == "100")
+        assert wizard(person).data["model"] == "resnet18"
+        await person.press("ctrl+n")
+        await person.sees("this machine, auto")
+        await person.press("ctrl+n")
+        await person.sees("● Confirm", "dojang train --dataset kinds --model resnet18")
+
+
+@pytest.mark.usefixtures("shapes", "started")
+async def test_a_small_screen_shows_the_learning_rate_in_a_line(workspace: Workspace, opened: Open) -> None:
+    async with opened(workspace, (80, 24)) as person:
+        await settings_step(person)
+        await fill(person, "lr", "0.01")
+        await person.sees("lr by epoch ", " 0 → ")
+
+
+# Presets
+
+
+@pytest.mark.usefixtures("shapes", "started")
+async def test_settings_are_kept_and_used_again(workspace: Workspace, opened: Open) -> None:
+    from engine import presets
+
+    async with opened(workspace, (80, 24)) as person:
+        await settings_step(person)
+        await fill(person, "epochs", "9")
+        await fill(person, "lr", "0.01")
+        await person.press("f3")
+        await person.sees("quick look", "built in", "enter use")
+        await person.press("s")
+        await person.type("밤 사진")
+        await person.press("enter")
+        await person.sees("yours", "Epochs 9, Learning rate 0.01", "x remove")
+        assert presets.load(workspace, "밤 사진").settings["epochs"] == 9
+        await person.press("escape", "f7", "y")
+        await person.until(lambda: wizard(person).data["epochs"] == "100")
+        await person.press("f3", "enter")
+        await person.sees("The settings of “밤 사진” are used.")
+        await person.until(lambda: wizard(person).data["epochs"] == "9")
+        assert (wizard(person).data["lr"], wizard(person).data["dataset"]) == ("0.01", "shapes")
+
+        await person.press("f3", "x")
+        await person.sees("Remove the preset “밤 사진”?")
+        await person.press("y")
+        await person.until(lambda: not presets.own_names(workspace))
+
+
+@pytest.mark.usefixtures("shapes", "started")
+async def test_what_of_a_preset_does_not_fit_is_said(workspace: Workspace, opened: Open) -> None:
+    from engine import presets
+
+    presets.folder(workspace).mkdir()
+    file = presets.folder(workspace) / "a.toml"
+    file.write_text('epochs = 8\nlr = -1\nanchor_scale = 2.0\nmodel = "resnet18"\n')
+    async with opened(workspace) as person:
+        await settings_step(person)
+        await person.press("f3", "enter")
+        await person.sees("Used from “a”, but for:", "Learning rate must", "Anchor scale does")
+        await person.until(lambda: wizard(person).data["epochs"] == "8")
+        assert not wizard(person).problems and wizard(person).data["model"] == "yolov8n"
+
+
+@pytest.mark.usefixtures("shapes", "started")
+async def test_the_settings_of_a_version_are_copied(workspace: Workspace, opened: Open) -> None:
+    made.version(workspace, label={"name": "야간"}, epochs=77, model="efficientdet_d0", image_size=256)
+    async with opened(workspace) as person:
+        await settings_step(person)
+        await person.press("f3", "c")
+        await person.sees("Copy settings from", "default/V_0", "야간")
+        await person.press("enter")
+        await person.until(lambda: wizard(person).data["epochs"] == "77")
+        data = wizard(person).data
+        assert (data["model"], data["image_size"], data["dataset"]) == ("efficientdet_d0", "256", "shapes")
+        assert wizard(person).label.get("name", "") == ""
+
+
+# The raw text
+
+
+def editor(person: Person) -> Any:
+    return person.app.screen.query_one(TextArea)
+
+
+@pytest.mark.usefixtures("shapes", "started")
+async def test_the_whole_spec_as_text(workspace: Workspace, opened: Open) -> None:
+    async with opened(workspace) as person:
+        await settings_step(person)
+        await fill(person, "epochs", "9")
+        await person.press("f4")
+        await person.sees("The spec as TOML", "epochs = 9", "# lr =   empty: chosen for the optimizer", "not changed")
+        text = editor(person).text.replace("epochs = 9\n", "epochs = 12\nlr = 0.02\n", 1)
+        editor(person).load_text(text)
+        await person.sees("no mistake")
+        await person.press("f4")
+        await person.sees("The spec as JSON", '"epochs": 12', '"momentum": null')
+        await person.press("ctrl+s")
+        await person.until(lambda: isinstance(person.app.screen, WizardScreen))
+        await person.until(lambda: wizard(person).data["epochs"] == "12")
+        assert wizard(person).data["lr"] == "0.02" and not wizard(person).problems
+
+
+@pytest.mark.usefixtures("shapes", "started")
+async def test_mistakes_in_the_text_are_said_with_their_line_and_keep_it_from_being_used(
+    workspace: Workspace, opened: Open
+) -> None:
+    async with opened(workspace, (80, 24)) as person:
+        await settings_step(person)
+        await person.press("f4")
+        editor(person).load_text('dataset = "shapes"\nepochs = = 3\n')
+        await person.sees("line 2, column 10: Invalid value")
+        await person.press("ctrl+s", "f4")
+        await person.sees("Mend the text first", "The spec as TOML")
+        editor(person).load_text('dataset = "shapes"\n\nepochs = 0\nepoch = 3\n')
+        await person.sees(
+            "line 3: epochs must be 1 – 10 000, not 0", "line 4: epoch is not a setting; did you mean epochs?"
+        )
+        await person.press("f5")
+        assert editor(person).cursor_location[0] == 2
+        await person.press("escape")
+        await person.sees("Close without taking over what you changed?")
+        await person.press("n")
+        assert editor(person).text.endswith("epoch = 3\n")
+        await person.press("escape", "y")
+        assert isinstance(person.app.screen, WizardScreen) and wizard(person).data["epochs"] == "100"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a = " + "[" * 5000,
+        "x" * 40_000,
+        "lr = " + "9" * 6000,
+        'dataset = "\x1b[2J"',
+        "lr = nan\nepochs = 1e400\n",
+        "options = 3\nlr = {a = 1}\nmodel = []\n",
+        "lr = 2026-01-01\n",
+        "\u202eabc",
+        "[[epochs]]\n",
+    ],
+)
+@pytest.mark.parametrize("form", ["toml", "json"])
+def test_no_text_makes_the_reader_fail(workspace: Workspace, text: str, form: Any) -> None:
+    from tui.screens.raw import findings
+
+    _, wrong = findings(workspace, text, form)
+    assert wrong and all(f.text.isprintable() for f in wrong)
+
+
+@pytest.mark.usefixtures("shapes", "started")
+async def test_what_is_pasted_is_cleaned_and_has_an_end(workspace: Workspace, opened: Open) -> None:
+    from textual import events
+
+    async with opened(workspace) as person:
+        await settings_step(person)
+        await person.press("f4")
+        editor(person).load_text("")
+        editor(person).post_message(events.Paste("epochs = 3\r\n\x1b[2J\x00seed\t= 4\u202e"))
+        await person.until(lambda: editor(person).text == "epochs = 3\n[2Jseed\t= 4")
+        editor(person).post_message(events.Paste("x" * 50_000))
+        await person.sees("That is too long")
+        assert len(editor(person).text) < 100
+
+
+# The finder, with a process that only pretends to train
+
+
+class Pretended:
+    """Says what a sweep says, and waits in the middle until it is let go on."""
+
+    made: ClassVar[list[Pretended]] = []
+
+    def __init__(self, workspace: Workspace, spec: Spec) -> None:
+        self.spec, self.go_on, self.cancelled = spec, threading.Event(), False
+        Pretended.made.append(self)
+
+    def messages(self) -> Iterator[dict[str, Any]]:
+        rates = sweep.rates(1e-7, 1, 60)
+        losses = [8 - 4 / (1 + math.exp(-4 * (math.log10(r) + 3))) for r in rates]
+        yield {"kind": "progress", "what": "preprocessing", "done": 10, "total": 10}
+        yield {"kind": "plan", "optimizer": "SGD", "device": "cpu", "low": 1e-7, "high": 1.0, "steps": 60}
+        for i, (rate, smooth) in enumerate(zip(rates, sweep.smooth(losses), strict=True)):
+            if i == 30:
+                self.go_on.wait(30)
+            if self.cancelled:
+                return
+            yield {"kind": "point", "step": i + 1, "lr": rate, "loss": losses[i], "smooth": smooth}
+        found = sweep.suggest(rates, losses)
+        yield {
+            "kind": "end", "suggestion": found.lr, "lowest": found.lowest, "reason": found.reason, "ended": "complete",
+        }  # fmt: skip
+
+    def cancel(self) -> None:
+        self.cancelled = True
+        self.go_on.set()
+
+
+@pytest.fixture
+def pretended(monkeypatch: pytest.MonkeyPatch) -> list[Pretended]:
+    monkeypatch.setattr(find, "Finder", Pretended)
+    monkeypatch.setattr(Pretended, "made", [])
+    return Pretended.made
+
+
+@pytest.mark.usefixtures("shapes", "started")
+async def test_f2_finds_a_rate_and_enter_takes_it_over(
+    workspace: Workspace, opened: Open, pretended: list[Pretended]
+) -> None:
+    async with opened(workspace, (80, 24)) as person:
+        await settings_step(person)
+        await fill(person, "lr", "0.5")
+        await person.press("f2")
+        await person.sees("Learning rate finder: yolov8n on shapes", "step 30 of 60", "esc stop and close", "1e-3")
+        assert pretended[0].spec.lr is None
+        pretended[0].go_on.set()
+        await person.sees("The loss falls fastest at", "Nothing was kept", "enter use")
+        suggested = person.app.screen._value()  # type: ignore[attr-defined]
+        assert 5e-4 < suggested < 2e-3
+        await person.press("right", "right")
+        assert person.app.screen._value() > suggested  # type: ignore[attr-defined]
+        await person.press("home", "left")
+        lower = person.app.screen._value()  # type: ignore[attr-defined]
+        assert lower < suggested
+        await person.press("enter")
+        await person.until(lambda: wizard(person).data["lr"] == f"{lower:g}")
+        assert wizard(person).data["warmup_epochs"] == "3"
+
+
+@pytest.mark.usefixtures("shapes", "started")
+async def test_esc_ends_the_sweep_and_changes_nothing(
+    workspace: Workspace, opened: Open, pretended: list[Pretended]
+) -> None:
+    async with opened(workspace) as person:
+        await settings_step(person)
+        await person.press("f2")
+        await person.sees("step 30 of 60")
+        await person.press("escape")
+        await person.until(lambda: pretended[0].cancelled)
+        assert isinstance(person.app.screen, WizardScreen) and wizard(person).data["lr"] is None
+
+
+@pytest.mark.usefixtures("shapes", "started")
+async def test_a_mistake_is_to_be_mended_before_the_finder_runs(
+    workspace: Workspace, opened: Open, pretended: list[Pretended]
+) -> None:
+    async with opened(workspace) as person:
+        await settings_step(person)
+        await fill(person, "epochs", "0")
+        await person.press("f2")
+        await person.sees("Mend what is wrong with the settings first.")
+        assert not pretended

@@ -166,11 +166,11 @@ class FinderDialog(Dialog[float]):
             return Content.assemble(
                 (end["reason"], "$warning"), "\n", ("Nothing was kept of the sweep.", "$foreground-muted")
             )
-        ended = "then it diverged" if end["ended"] == "diverged" else "to the end of the sweep"
-        note = f"lowest at {words.number(end['lowest'])}, {ended}. Nothing was kept of the sweep."
+        ended = ", then it diverges" if end["ended"] == "diverged" else ""
+        note = f"It is lowest at {words.number(end['lowest'])}{ended}. Nothing was kept of the sweep."
         return Content.assemble(
             "The loss falls fastest at ",
             (words.number(end["suggestion"]), "bold $accent"),
             ".\n",
-            (note[:1].upper() + note[1:], "$foreground-muted"),
+            (note, "$foreground-muted"),
         )

@@ -91,9 +91,7 @@ class PresetDialog(Dialog[Preset]):
         text += [Content.styled(words.clean(line), "$warning") for line in wrong + more]
         self.query_one("#about", Static).update(Content("\n").join(text))
         remove = "" if preset.built_in else "x remove   "
-        self.query_one("#keys", Static).update(
-            f"enter use   s keep these settings   c copy a version's   {remove}esc close"
-        )
+        self.query_one("#keys", Static).update(f"enter use   s keep these   c copy a version's   {remove}esc close")
 
     @on(OptionList.OptionSelected)
     def _use(self) -> None:

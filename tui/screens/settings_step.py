@@ -144,8 +144,8 @@ class SettingsStep(Step):
             values = {**values, "image_size": self.form.values()["image_size"]}
         found = weights.find(model, self.wizard.dojang.workspace)
         values["download"] = values["weights"] == "pretrained" and found is None
-        self.form.leave_out(self._idle(values))
         self.wizard.answer(**values)
+        self.form.leave_out(self._idle(values))
         self._offer(values)
         self.form.tell(self.wizard.problems)
         self._explain()

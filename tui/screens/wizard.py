@@ -45,7 +45,7 @@ class WizardScreen(Page):
     WizardScreen #actions Button { margin-left: 1; min-width: 10; }
     WizardScreen #about { width: 50; height: 1fr; padding: 0 1; display: none; border-left: vkey $panel; }
     WizardScreen.wide #about { display: block; }
-    WizardScreen #side { width: 35%; min-width: 40; max-width: 64; padding: 0 1; display: none; border-left: vkey $panel; }
+    WizardScreen #side { width: 33%; min-width: 40; max-width: 64; padding: 0 1; display: none; border-left: vkey $panel; }
     WizardScreen.wide #side { display: block; }
     WizardScreen #line { height: 2; padding: 0 1; color: $foreground-muted; }
     WizardScreen.wide #line { display: none; }

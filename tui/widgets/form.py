@@ -131,17 +131,16 @@ class Field(Horizontal):
 
     def tell(self, problem: str, default: str) -> None:
         """Show what is wrong, else whether the value is the default, else the range."""
-        value = self.editor.value
-        changed = not problem and value.strip() != default
+        value = self.editor.value.strip()
+        changed = not problem and value != default
         unit = str(self.info.get("unit", ""))
+        nought = str(self.info.get("zero", "")) if value == "0" else ""
         if problem:
             text = problem
-        elif changed and default:
-            text = f"{sign('●')} changed ({default})"
         elif changed:
-            text = f"{sign('●')} set"
+            text = f"{sign('●')} {nought or ('changed' if default else 'set')}" + (f" ({default})" if default else "")
         else:
-            text = "  ".join(t for t in (unit, specs.range_text(self.field, self.model)) if t)
+            text = nought or "  ".join(t for t in (unit, specs.range_text(self.field, self.model)) if t)
         if text == self._note:
             return
         self._note = text
@@ -152,20 +151,27 @@ class Field(Horizontal):
 
 
 class Heading(Static):
-    """A section's name, and what of it stands behind the switch."""
+    """A section's name, how much of it is changed, and what of it stands behind the switch."""
 
-    def __init__(self, section: str, more: Sequence[str], first: bool) -> None:
+    def __init__(self, section: str, members: Sequence[Field], first: bool) -> None:
         super().__init__(classes="section first" if first else "section", markup=False)
-        self._section, self._more = section, set(more)
+        self._section, self.members = section, members
         self._text = ""
 
     def on_mount(self) -> None:
         self.tell(set(), False)
 
     def tell(self, changed: set[str], shown: bool) -> None:
-        hidden = len(self._more & changed)
-        more = f"  F6: {len(self._more)} more" + (f", {hidden} changed" if hidden else "")
-        text = f"{sign('─') * 2} {self._section}{more if self._more and not shown else ''}"
+        """`changed` are names of fields; `shown` says that the advanced ones stand in view."""
+        here = [f for f in self.members if f.field in changed]
+        more = [f for f in self.members if f.info.get("advanced") and f.display]
+        hidden = sum(f.info.get("advanced", False) for f in here)
+        parts = [f"{sign('─') * 2} {self._section}"]
+        if here:
+            parts.append(f"{sign('●')} {len(here)} changed")
+        if more and not shown:
+            parts.append(f"F6: {len(more)} more" + (f", {hidden} changed" if hidden else ""))
+        text = "  ".join(parts)
         if text != self._text:
             self._text = text
             self.update(text)
@@ -180,6 +186,7 @@ class Form(VerticalScroll, can_focus=False):
     Form .section.first { margin-top: 0; }
     Form .advanced { display: none; height: auto; }
     Form.all .advanced { display: block; }
+    Form .empty, Form.all .empty { display: none; }
     Form Vertical { height: auto; }
     """
     show_all: reactive[bool] = reactive(False, init=False)
@@ -209,6 +216,8 @@ class Form(VerticalScroll, can_focus=False):
         super().__init__(id=id)
         self._parts, self._start, self._options = parts, dict(values), options
         self.fields: list[Field] = []
+        self.defaults: dict[str, str] = {}
+        """As typed, where the default depends on something else: on the model, say."""
         self._headings: list[Heading] = []
         self._told = True
 
@@ -219,18 +228,17 @@ class Form(VerticalScroll, can_focus=False):
             for name in names:
                 sections.setdefault(str(specs.property_of(name, model)["section"]), []).append(name)
             for section, members in sections.items():
-                plain = [n for n in members if not specs.property_of(n, model).get("advanced")]
-                more = [n for n in members if n not in plain]
+                fields = [self._field(name, model) for name in members]
+                plain = [f for f in fields if not f.info.get("advanced")]
+                more = [f for f in fields if f.info.get("advanced")]
                 with Vertical(classes="" if plain else "advanced"):
-                    self._headings.append(Heading(section, more, first))
+                    self._headings.append(Heading(section, [*plain, *more], first))
                     yield self._headings[-1]
                     first = False
-                    for name in plain:
-                        yield self._field(name, model)
+                    yield from plain
                     if more:
                         with Vertical(classes="advanced"):
-                            for name in more:
-                                yield self._field(name, model)
+                            yield from more
 
     def _field(self, name: str, model: type[BaseModel]) -> Field:
         options = self._options.get(name)
@@ -255,12 +263,37 @@ class Form(VerticalScroll, can_focus=False):
                 found[field.field] = text
         return found
 
+    def field_of(self, name: str) -> Field:
+        return self.query_one(f"#field-{name}", Field)
+
     def set_value(self, name: str, value: Any) -> None:
-        self.query_one(f"#field-{name}", Field).editor.value = as_text(value)
+        self.field_of(name).editor.value = as_text(value)
+
+    def default(self, field: Field) -> str:
+        """What stands in a field that nobody changed."""
+        return self.defaults.get(field.field, as_text(specs.default_of(field.field, field.model)))
+
+    def changed(self, model: type[BaseModel]) -> list[str]:
+        """Names of the fields of `model` that differ from their defaults."""
+        return [f.field for f in self.fields if f.model is model and f.editor.value.strip() != self.default(f)]
+
+    def reset(self, names: Sequence[str]) -> None:
+        """Put these fields back to their defaults."""
+        for name in names:
+            field = self.field_of(name)
+            field.editor.value = self.default(field)
+
+    def leave_out(self, idle: set[str]) -> None:
+        """Hide fields that do nothing now; a section without any goes with them."""
+        for field in self.fields:
+            field.display = field.field not in idle
+        for heading in self._headings:
+            if isinstance(heading.parent, Widget):
+                heading.parent.set_class(not any(f.display for f in heading.members), "empty")
 
     def placeholder(self, name: str, text: str) -> None:
         """Say what “auto” comes to."""
-        editor = self.query_one(f"#field-{name}", Field).editor
+        editor = self.field_of(name).editor
         if isinstance(editor, Line) and editor.placeholder != text:
             editor.placeholder = text
 
@@ -268,7 +301,7 @@ class Form(VerticalScroll, can_focus=False):
         """Show each field's problem, or that it is changed, or its range."""
         changed = set()
         for field in self.fields:
-            default = as_text(specs.default_of(field.field, field.model))
+            default = self.default(field)
             field.tell(problems.get(field.field, ""), default)
             if field.editor.value.strip() != default:
                 changed.add(field.field)
@@ -277,7 +310,8 @@ class Form(VerticalScroll, can_focus=False):
 
     def reveal(self, name: str) -> None:
         """Show a field and put the focus into it."""
-        field = self.query_one(f"#field-{name}", Field)
+        field = self.field_of(name)
+        field.display = True
         if field.info.get("advanced"):
             self.show_all = True
         self.call_after_refresh(field.editor.focus)
@@ -318,13 +352,14 @@ def as_text(value: Any) -> str:
         return f"{value:g}"
     if isinstance(value, (tuple, list)):
         return ", ".join(str(v) for v in value)
+    if isinstance(value, dict):
+        return ", ".join(f"{k} = {as_text(v)}" for k, v in value.items())
     return str(value)
 
 
-def help_of(field: Field) -> Content:
+def help_of(field: Field, default: str) -> Content:
     """The longer help of a field: what it does, what too small and too large do, its range and default."""
     info = field.info
-    default = as_text(specs.default_of(field.field, field.model))
     lines = [Content.styled(str(info["title"]), "bold"), Content(str(info["description"]))]
     for word, key in (("Too small: ", "small"), ("Too large: ", "large")):
         if info.get(key):
