@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
-import time
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 from engine import catalog, estimate, plugins, weights
@@ -15,12 +12,11 @@ from engine.datasets import registry
 from engine.datasets.model import Dataset, Split
 from engine.errors import DojangError, Invalid, Problem
 from engine.servers import local
-from engine.servers.inventory import machine
+from engine.servers.inventory import Machine
 from engine.spec import Label, Spec, advice, parse, problems, resolved_optimizer
 from engine.versions import Version, Workspace, summaries
 
 LOW_DISK = 2.0
-FREE_SECONDS = 10  # for which what is free counts as known: the form asks at every key
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +101,8 @@ def _weights_problem(workspace: Workspace, data: dict[str, Any]) -> Problem | No
     )
 
 
-def plan(workspace: Workspace, spec: Spec) -> Plan:
-    """What `spec` amounts to. Raises NotFound when its data set is not registered."""
+def plan(workspace: Workspace, spec: Spec, seen: Machine | None = None) -> Plan:
+    """What `spec` amounts to on the machine `seen`, if any was. Raises NotFound when its data set is not registered."""
     dataset = registry.load(workspace.path, spec.dataset)
     train_images = dataset.counts.per_split["train"].images
     per_epoch = max(1, math.ceil(train_images / spec.images_per_step))
@@ -115,7 +111,7 @@ def plan(workspace: Workspace, spec: Spec) -> Plan:
     updates = math.ceil(train_images / max(spec.images_per_step, spec.settled("nominal_batch_size"))) * spec.epochs
     name, lr, momentum = resolved_optimizer(spec, len(dataset.classes), updates)
     seconds, pace_from = duration(workspace, spec, dataset)
-    memory, tight = _memory(workspace, spec)
+    memory, tight = _memory(spec, seen)
     warnings = [*advice(spec, len(dataset.classes), updates, train_images), *tight, *_circumstances(workspace, dataset)]
     return Plan(
         spec=spec,
@@ -133,24 +129,18 @@ def plan(workspace: Workspace, spec: Spec) -> Plan:
     )
 
 
-def _memory(workspace: Workspace, spec: Spec) -> tuple[float | None, list[str]]:
-    """GiB that it will take, and a warning where that is more than is free."""
-    free, on_gpu = _free_memory(workspace.path, int(time.monotonic() / FREE_SECONDS))
-    on_gpu = on_gpu and spec.device != "cpu"
+def _memory(spec: Spec, seen: Machine | None) -> tuple[float | None, list[str]]:
+    """GiB that it will take on the machine last seen, and a warning where that is more than is free."""
+    if seen is None:
+        return None, []
+    on_gpu = bool(seen.gpus) and spec.device != "cpu"
+    room = max(g.memory_free for g in seen.gpus) if on_gpu else seen.memory_free
     needed = estimate.memory(spec, on_gpu)
-    room = free[0] if on_gpu else free[1]
     if needed is None or needed <= room or (on_gpu and not spec.batch_size):
         return needed, []
     place = "on the GPU" if on_gpu else "of memory"
     text = f"It needs about {needed:.1f} GiB {place}, {room:.1f} are free: batches would go through in smaller runs."
     return needed, [text]
-
-
-@lru_cache(maxsize=1)
-def _free_memory(workspace: Path, _moment: int) -> tuple[tuple[float, float], bool]:
-    """GiB free on the emptiest GPU and of this machine's memory, and whether there is a GPU; asked now and then."""
-    found = machine(workspace)
-    return (max((g.memory_free for g in found.gpus), default=0.0), found.memory_free), bool(found.gpus)
 
 
 def start_from(workspace: Workspace, spec: Spec) -> str:

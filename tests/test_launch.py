@@ -11,6 +11,7 @@ import pytest
 from engine import catalog, datasets, launch
 from engine.catalog import Model
 from engine.errors import DojangError, Invalid
+from engine.servers.inventory import machine
 from engine.spec import parse, parse_label
 from engine.versions import Workspace
 from tests import logs
@@ -110,3 +111,13 @@ def test_disk_that_runs_low_is_said(workspace: Workspace, shapes: str, monkeypat
 def test_an_unknown_data_set_is_an_error(workspace: Workspace) -> None:
     with pytest.raises(DojangError):
         launch.plan(workspace, parse({"dataset": "none"}))
+
+
+def test_memory_is_told_of_the_machine_that_was_seen(workspace: Workspace, shapes: str) -> None:
+    seen = machine(workspace.path)
+    spec = parse({"dataset": shapes, "batch_size": 16, "image_size": 640})
+    small, large = (launch.plan(workspace, s, seen).memory for s in (spec, spec.model_copy(update={"batch_size": 64})))
+    assert small and large and 2.5 < small < 8 and 3 * (small - 1) < large < 4 * small
+    assert launch.plan(workspace, spec).memory is None
+    vast = spec.model_copy(update={"batch_size": 4096, "model": "yolov8x"})
+    assert any("smaller runs" in w for w in launch.plan(workspace, vast, seen).warnings)

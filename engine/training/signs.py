@@ -30,7 +30,8 @@ def _overfitting(history: Sequence[Epoch]) -> str:
         return ""
     low = min(range(len(losses)), key=losses.__getitem__)
     falls = history[-1].train < history[-1 - LOOK_BACK].train
-    if len(losses) - 1 - low != LOOK_BACK or losses[-1] < losses[low] * RISE or not falls:
+    better = any(e.best for e in history[-LOOK_BACK:])  # then it still learns what counts, whatever the loss says
+    if len(losses) - 1 - low != LOOK_BACK or losses[-1] < losses[low] * RISE or not falls or better:
         return ""
     return (
         f"The loss on val has risen for {LOOK_BACK} epochs while that on train falls: it begins to overfit. "

@@ -181,7 +181,7 @@ class SettingsStep(Step):
             return
         spec = self.wizard.spec()
         try:
-            plan = launch.plan(self.wizard.dojang.workspace, spec)
+            plan = launch.plan(self.wizard.dojang.workspace, spec, self.wizard.machine)
         except DojangError:
             return
         rates = Rates(spec, plan.optimizer, plan.lr, plan.steps_per_epoch)
@@ -194,6 +194,7 @@ class SettingsStep(Step):
         self.note = f"{words.plural(plan.steps, 'step')}, {plan.steps_per_epoch} an epoch" + (
             f"; {words.about(plan.seconds)}" if plan.seconds else ""
         )
+        self.note += f"; about {plan.memory:.1f} GiB" if plan.memory else ""
         self.wizard.say()
         self._explain()
 

@@ -190,6 +190,7 @@ class ServerStep(Step):
         self.app.call_from_thread(self._show, found)
 
     def _show(self, found: Machine) -> None:
+        self.wizard.machine = found
         chosen = str(self.wizard.data.get("device", "auto"))
         table = self.query_one(Table)
         table.set_rows(
@@ -277,7 +278,7 @@ class ConfirmStep(Step):
         wizard = self.wizard
         workspace = wizard.dojang.workspace
         try:
-            plan = launch.plan(workspace, wizard.spec())
+            plan = launch.plan(workspace, wizard.spec(), wizard.machine)
         except DojangError as e:
             wizard.complain(e)
             return
@@ -324,6 +325,7 @@ def everything(plan: launch.Plan, label: Label, folder: str, command: str) -> tu
         row("Optimizer", f"{plan.optimizer}, learning rate {words.number(plan.lr)}, momentum {plan.momentum:g}"),
         row("Steps", f"{plan.steps}, {plan.steps_per_epoch} an epoch"),
         row("Time", pace),
+        *([row("Memory", f"about {plan.memory:.1f} GiB")] if plan.memory else []),
         row("Server", f"this machine, {spec.device}"),
         row("Writes into", folder),
         Content(""),

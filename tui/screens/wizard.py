@@ -14,6 +14,7 @@ from textual.widgets import Button, ContentSwitcher, Static
 from engine import catalog, launch, presets
 from engine.datasets import registry
 from engine.errors import DojangError
+from engine.servers.inventory import Machine, machine
 from engine.spec import Label, Spec, default_of, parse, parse_label, problems
 from engine.versions import Version
 from tui.keys import bind
@@ -80,6 +81,7 @@ class WizardScreen(Page):
         self.label: dict[str, Any] = {}
         self.problems: dict[str, str] = {}
         self.current = 0
+        self.machine: Machine | None = None  # as last looked at: asking a GPU's driver takes its time
 
     def body(self) -> Iterator[Widget]:
         yield StageLine(id="stepper")
@@ -91,7 +93,14 @@ class WizardScreen(Page):
             yield Button("Back", id="back", compact=True)
             yield Button("Continue", id="next", compact=True, variant="primary")
 
+    @work(thread=True, exclusive=True, group="memory")
+    def _look_around(self) -> None:
+        found = machine(self.dojang.workspace.path)
+        if self.is_attached:
+            self.machine = found
+
     def on_mount(self) -> None:
+        self._look_around()
         self.check()
         self._enter(0)
 
