@@ -28,7 +28,7 @@ class DataAndModel(Part):
         field(
             "Model",
             "Model",
-            "Which network is trained. Within a family: n is the smallest and fastest, x the largest and most accurate.",
+            "Which network is trained. Within a family the name tells its size: n … x, d0 … d7, 18 … 101, b0 … b4.",
             small="quick to train and to run, less accurate on hard images",
             large="more accurate with enough data, slower, needs more memory, overfits small data sets",
         ),
