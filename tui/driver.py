@@ -12,7 +12,7 @@ import re
 import selectors
 from codecs import getincrementaldecoder
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from textual import events
 from textual._parser import ParseError
@@ -42,6 +42,34 @@ class SafeParser(XTermParser):
         return []
 
 
+class Outlet:
+    """The terminal's end to write to, which may go away at any moment.
+
+    Textual's thread that writes dies of the first error, and the application then waits forever for it to take more.
+    """
+
+    def __init__(self, file: TextIO) -> None:
+        self._file, self._gone = file, False
+
+    def write(self, text: str) -> int:
+        if not self._gone:
+            try:
+                return self._file.write(text)
+            except (OSError, ValueError):
+                self._gone = True
+        return len(text)
+
+    def flush(self) -> None:
+        if not self._gone:
+            try:
+                self._file.flush()
+            except (OSError, ValueError):
+                self._gone = True
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
 class DiffDriver(LinuxDriver):
     """Sends only cells that changed; survives invalid bytes, odd keys and a terminal that goes away."""
 
@@ -50,6 +78,8 @@ class DiffDriver(LinuxDriver):
         self._shown_size: tuple[int, int] | None = None
         self._doubt = True
         super().__init__(app, **options)
+        if self._file is not None:
+            self._file = Outlet(self._file)  # type: ignore[assignment]
 
     def invalidate(self) -> None:
         """Trust nothing about what the terminal shows. May be called from any thread."""

@@ -253,24 +253,26 @@ class Rates(Part):
             "Nominal batch size",
             "Gradients of several small batches are added up to about this many images before an update.",
             unit="images",
-            auto="64 for YOLO, 16 for EfficientDet and classifiers",
-            by_kernel={"ultralytics": 64, "effdet": 16, "torchvision": 16},
+            auto="64 for YOLO, 8 for EfficientDet, 16 for classifiers",
+            by_kernel={"ultralytics": 64, "effdet": 8, "torchvision": 16},
             advanced=True,
             ge=1,
             le=4096,
         ),
     ] = None
     clip: Annotated[
-        float,
+        float | None,
         field(
             "Learning rate",
             "Clip gradients",
             "Gradients longer than this are shortened to it, which keeps one odd batch from throwing the weights off. 0 never.",
             small="slows learning down",
             large="lets an odd batch through",
+            auto="10 for YOLO and classifiers, 1 for EfficientDet",
+            by_kernel={"ultralytics": 10.0, "effdet": 1.0, "torchvision": 10.0},
             advanced=True,
             ge=0,
             le=10_000,
             zero="never",
         ),
-    ] = 10.0
+    ] = None

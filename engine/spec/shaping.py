@@ -83,19 +83,21 @@ class Augmentation(Part):
     """How images are varied."""
 
     mosaic: Annotated[
-        float,
+        float | None,
         field(
             "Augmentation",
             "Mosaic",
             "Chance that four images are laid together into one.",
             small="0 shows images as they are",
             large="objects are seen small and cut off; good for most detectors",
+            auto="1 for YOLO, 0 for EfficientDet",
             kernels=("ultralytics", "effdet"),
+            by_kernel={"ultralytics": 1.0, "effdet": 0.0},
             advanced=True,
             ge=0,
             le=1,
         ),
-    ] = 1.0
+    ] = None
     close_mosaic: Annotated[
         int,
         field(

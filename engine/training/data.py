@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import Path
 
 from engine import catalog
-from engine.datasets import SPLITS, Box, Dataset, Item, findings, items, load, verify
+from engine.datasets import SPLITS, Box, Dataset, Item, findings, items, load, store, verify
 from engine.errors import DojangError
 from engine.spec import Spec
 
@@ -16,12 +16,13 @@ NAMED = 10  # files that an error lists
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One image of a split. Sizes in pixels as shown; `boxes` as parts of the image."""
+    """One image of a split. Sizes in pixels as shown; `boxes` as parts of the image; `label` its class, to classify."""
 
     path: str  # absolute
     height: int
     width: int
     boxes: tuple[Box, ...]
+    label: int | None = None
 
 
 @dataclass(frozen=True)
@@ -88,18 +89,18 @@ def missing_images(name: str, paths: list[str]) -> DojangError:
 
 def _sort(dataset: Dataset, every: list[Item], workspace: Path, changed: int) -> Material:
     """Items by split. An image without an annotation is background where the format says so (Ultralytics), else unused."""
-    damaged: set[str] = set()
+    blank: frozenset[str] = frozenset()
     if dataset.format == "yolo" and any(not item.labelled for item in every):
-        found = findings(workspace, dataset.name)
-        damaged = {PurePath(f.file).stem for f in found if f.severity == "error"}
+        blank = store.background(dataset.format, every, findings(workspace, dataset.name))
     samples: dict[str, list[Sample]] = {split: [] for split in SPLITS}
     background = unused = 0
     for item in every:
-        if not item.labelled and (dataset.format != "yolo" or PurePath(item.path).stem in damaged):
+        if not item.labelled and item.path not in blank:
             unused += 1
             continue
         background += not item.labelled
-        samples[item.split].append(Sample(str(dataset.image(item)), item.height, item.width, item.boxes))
+        sample = Sample(str(dataset.image(item)), item.height, item.width, item.boxes, item.label)
+        samples[item.split].append(sample)
     for split in ("train", "val"):
         if not samples[split]:
             raise DojangError(

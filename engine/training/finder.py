@@ -103,9 +103,9 @@ def _find(request: Request, tell: Tell) -> None:
     spec = request.spec
     environment.prepare(request.workspace.cache, spec.threads or environment.cores())
     tell("stage", stage="preparing")
-    from engine.training.run import _machine
+    from engine.training.run import machine
 
-    precision = _machine(spec, spec.threads or environment.cores())
+    precision = machine(spec, spec.threads or environment.cores())
     try:
         session = open_session(request, precision, tell)
         try:
@@ -156,10 +156,10 @@ def _weights_file(request: Request) -> Path | None:
 
 def _sweep(request: Request, session: Session, precision: Precision, tell: Tell) -> None:
     """One update a batch, each at a higher rate, until the loss diverges or the rates are through."""
-    from engine.training.run import _settle
+    from engine.training.run import settle
 
     spec = request.spec.model_copy(update={"batch_size": request.spec.images_per_step})
-    setting, optimizer = _settle(spec, session, precision)
+    setting, optimizer = settle(spec, session, precision)
     rates = sweep.rates(request.low, request.high, request.steps)
     tell(
         "plan", optimizer=type(optimizer).__name__, batch_size=spec.batch_size, device=str(precision.device),
@@ -214,9 +214,8 @@ class Stepper:
 
     def step(self, batch: Batch, lr: float, epoch: int, index: int) -> float:
         """The loss of `batch` before the weights move at rate `lr`."""
-        import torch
-
         from engine.training import randomness
+        from engine.training.optim import clip
 
         for group, share in zip(self.optimizer.param_groups, self.shares, strict=True):
             group["lr"] = lr * share
@@ -226,8 +225,7 @@ class Stepper:
         value = float(parts.sum())
         self.scaler.scale(loss * self.accumulate).backward()
         self.scaler.unscale_(self.optimizer)
-        if self.spec.clip:
-            torch.nn.utils.clip_grad_norm_(self.session.model.parameters(), max_norm=self.spec.clip)
+        clip(self.session.model, self.spec)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad()

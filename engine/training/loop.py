@@ -17,7 +17,7 @@ from torch import Tensor
 
 from engine import schedule
 from engine.control import Settings
-from engine.training import environment, randomness, rescue, signs
+from engine.training import environment, optim, randomness, rescue, signs
 from engine.training.environment import Precision
 from engine.training.failures import ShortOfMemory, short_of_memory
 from engine.training.keeper import Course, Keeper, Position
@@ -230,8 +230,7 @@ class Loop:
     def _update(self) -> None:
         self.world.add_gradients(self.session.model.parameters())
         self.scaler.unscale_(self.optimizer)
-        if self.spec.clip:
-            torch.nn.utils.clip_grad_norm_(self.session.model.parameters(), max_norm=self.spec.clip)
+        optim.clip(self.session.model, self.spec)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad()

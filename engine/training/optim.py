@@ -5,12 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from copy import deepcopy
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+if TYPE_CHECKING:
+    from engine.spec import Spec
+
 Group = dict[str, Any]
+CLIP = 10.0  # for kernels from outside that say nothing else
 NORMS = tuple(cls for name, cls in nn.__dict__.items() if "Norm" in name and isinstance(cls, type))
 BOOST = 3  # MuSGD trains the classification layers of a detector at this many times the rate, as ultralytics does
 
@@ -95,6 +99,14 @@ def _arguments(name: str, lr: float, momentum: float) -> Group:
     if name == "RMSProp":
         return {"lr": lr, "momentum": momentum}
     return {"lr": lr, "betas": (momentum, 0.999)}
+
+
+def clip(model: nn.Module, spec: Spec) -> None:
+    """Shorten the gradients of all weights together to what `spec` allows."""
+    limit = spec.settled("clip")
+    limit = CLIP if limit is None else limit
+    if limit:
+        nn.utils.clip_grad_norm_(model.parameters(), max_norm=limit)
 
 
 def late_decay(updates: int) -> float:

@@ -50,7 +50,7 @@ def _train(job: Job, threads: int) -> Ending:
     from engine.training.progress import Requests
     from engine.training.world import join
 
-    precision = _machine(job.spec, threads)
+    precision = machine(job.spec, threads)
     world = join(precision.device)
     try:
         if world.writes:
@@ -110,7 +110,7 @@ def _run(
     from engine.training.data import data_changed
     from engine.training.loop import Loop
 
-    setting, optimizer = _settle(job.spec, session, precision)
+    setting, optimizer = settle(job.spec, session, precision)
     loop = Loop(job, session, optimizer, setting, requests, world)
     if state:
         if state["data_hash"] != session.data_hash:
@@ -133,7 +133,7 @@ def _run(
     return tested if world.writes else ("stopped" if stopped else "done")
 
 
-def _machine(spec: Spec, threads: int) -> Precision:
+def machine(spec: Spec, threads: int) -> Precision:
     """Settle what computes, on how many threads and how precisely."""
     from engine.training import world
 
@@ -284,7 +284,7 @@ def _prepared(job: Job, session: Session, requests: Requests) -> bool:
     return ready
 
 
-def _settle(spec: Spec, session: Session, precision: Precision) -> tuple[Setting, Any]:
+def settle(spec: Spec, session: Session, precision: Precision) -> tuple[Setting, Any]:
     """What the loop trains by, and the optimizer, by ultralytics' rules for batches that add up and for “auto”."""
     from engine.training import optim
     from engine.training.loop import Setting

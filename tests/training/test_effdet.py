@@ -12,7 +12,11 @@ import pytest
 
 from engine import catalog, demo
 from engine.datasets import add
+from engine.errors import DojangError
+from engine.training import data
+from engine.training.environment import Precision
 from engine.training.kernels import effdet_weights
+from engine.training.kernels.effdet import Detector
 from engine.training.kernels.effdet_model import Design, build
 from engine.versions import Version, Workspace
 from tests.training.conftest import Create, ending, of_kind, same, start, tiny, train
@@ -56,7 +60,7 @@ def test_what_it_says_and_leaves(create: Create, shapes: Path) -> None:
     assert plan["optimizer"] == "AdamW" and plan["lr"] == 0.002 and plan["loss_names"] == ["box_loss", "cls_loss"]
     assert plan["parameters"] == pytest.approx(3.83e6, rel=0.01) and plan["weights"] == "random weights"
     epochs = of_kind(events, "epoch")
-    assert len(epochs) == 2 and set(epochs[0]["metrics"]) == {"map50", "map50_95", "precision", "recall"}
+    assert len(epochs) == 2 and set(epochs[0]["metrics"]) == {"map50", "map50_95", "precision", "recall", "f1"}
     assert set(epochs[0]["train"]) == set(epochs[0]["val"]) == {"box_loss", "cls_loss"}
     assert [c["name"] for c in epochs[0]["per_class"]] == ["circle", "square", "triangle"]
     best = next(e for e in reversed(epochs) if e["best"])
@@ -93,6 +97,98 @@ def test_killed(create: Create, unbroken: Version) -> None:
     assert start(version).wait(200) == 0, version.train_log.read_text()
     ours, theirs = state_of(version), state_of(unbroken)
     assert same(ours, theirs), [k for k in ours if not same(ours[k], theirs[k])]
+
+
+def opened(version: Version) -> Detector:
+    """The session that trains `version`."""
+    import torch
+
+    spec, workspace = version.spec(), version.workspace
+    material = data.gather(spec, workspace.path, lambda done, total: True)
+    assert material
+    return Detector(spec, material, Precision("off", torch.device("cpu")), workspace.cache / "scratch", None)
+
+
+def test_more_epochs_go_on_as_if_they_had_been_planned(create: Create) -> None:
+    planned = opened(create(**D0, epochs=4))
+    session = opened(create(**D0, epochs=3))
+    taken = [list(session.batches(epoch, 0)) for epoch in (0, 1)]
+    session.reschedule(4)
+    taken += [list(session.batches(epoch, 0)) for epoch in (2, 3)]
+    for epoch, batches in enumerate(taken):
+        expected = list(planned.batches(epoch, 0))
+        assert len(batches) == len(expected) == 3
+        assert all(same(ours["img"], theirs["img"]) for ours, theirs in zip(batches, expected, strict=True)), epoch
+
+
+def test_the_densest_batch_is_learned_from_and_parts_of_one_add_up(create: Create) -> None:
+    import torch
+
+    session = opened(create(**D0, mosaic=0.0, class_weights=0.5, label_smoothing=0.1))
+    samples = session.material.samples["train"]
+    batch = session.densest(3)
+    fullest = sorted((len(s.boxes) for s in samples), reverse=True)[:3]
+    assert session.size(batch) == 3 and [int((batch["batch_idx"] == i).sum()) for i in range(3)] == fullest
+    assert session.size(session.densest(999)) == len(samples)
+    session.model.train()
+    loss, parts = session.loss(batch)
+    assert torch.isfinite(loss) and parts.shape == (2,)
+    session.model.eval()  # normalisation looks across images
+    loss, parts = session.loss(batch)
+    cut = [(session.size(piece), *session.loss(piece)) for piece in session.split(batch, 2)]
+    assert [size for size, *_ in cut] == [1, 2]
+    assert torch.allclose(sum(loss for _, loss, _ in cut), loss, rtol=1e-4)
+    assert torch.allclose(sum(parts * size / 3 for size, _, parts in cut), parts, rtol=1e-4)
+
+
+def test_an_evaluation_in_pieces_comes_to_the_same(create: Create, unbroken: Version) -> None:
+    session = opened(create(**D0))
+    model = session.exported(unbroken.best_weights)
+    whole = session.evaluate(model, "val", lambda done, total: True)
+    session.pieces = 3
+    cut = session.evaluate(model, "val", lambda done, total: True)
+    assert whole and cut and cut.metrics == pytest.approx(whole.metrics, abs=1e-3)
+    assert cut.losses == pytest.approx(whole.losses, rel=1e-3)
+
+
+def test_a_frozen_backbone_stays_as_it_was_to_its_statistics(create: Create, unbroken: Version) -> None:
+    version = create(**D0, weights=str(unbroken.best_weights), freeze="features", epochs=1)
+    assert ending(train(version)) == "done"
+    before, after = (effdet_weights.read(v.best_weights)["state_dict"] for v in (unbroken, version))
+    changed = {name for name in before if not same(before[name], after[name])}
+    assert changed and not any(name.startswith("backbone.") for name in changed)
+    assert any(name.startswith("fpn.") for name in changed)
+
+
+def test_a_single_small_image_at_the_end_is_refused_before_the_start(create: Create) -> None:
+    with pytest.raises(DojangError, match="a single one") as caught:
+        opened(create(**{**D0, "batch_size": 23}))
+    assert caught.value.code == "BAD_SPEC"
+    opened(create(**{**D0, "batch_size": 23, "image_size": 256}))
+
+
+def test_the_backbone_learns_at_its_own_rate(create: Create) -> None:
+    session = opened(create(**D0))
+    own = session.backbone_parameters()
+    names = {name for name, p in session.model.named_parameters() if id(p) in own}
+    assert names == {name for name, _ in session.model.named_parameters() if name.startswith("model.backbone.")}
+
+
+@pytest.mark.parametrize(("model", "size", "scale"), [("efficientdet_d0", 384, None), ("efficientdet_d6", 1408, 2.5)])
+@pytest.mark.timeout(600)
+def test_sizes_that_no_model_has_by_itself(create: Create, model: str, size: int, scale: float | None) -> None:
+    """Any multiple of 128, and anchors for small objects; one image, forward and backward."""
+    import torch
+
+    session = opened(
+        create(model=model, image_size=size, anchor_scale=scale, batch_size=1, epochs=1, freeze="features")
+    )
+    batch = next(session.batches(0, 0))
+    assert batch["img"].shape == (1, 3, size, size)
+    session.model.train()
+    loss, _ = session.loss(batch)
+    loss.backward()
+    assert torch.isfinite(loss) and session.design.anchor_scale == (scale or session.design.anchor_scale)
 
 
 def test_pretrained_weights_are_taken_over_with_their_anchors(create: Create, workspace: Workspace) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,13 +21,14 @@ from engine.errors import DojangError
 from engine.spec import changed, parse, problems, resolved_optimizer
 from engine.training.data import Sample
 from engine.training.kernels import effdet_weights
-from engine.training.kernels.effdet_data import SquareDataset, Targets, content, dense, detections, library_boxes
+from engine.training.kernels.effdet_data import SquareDataset, Targets, content, detections, library_boxes
 from engine.training.kernels.effdet_model import (
     Design,
     anchor_count,
     build,
     configuration,
     fitting_anchor_scale,
+    level_sizes,
     stock_anchor_scale,
     useful_levels,
 )
@@ -39,20 +41,20 @@ NAMES = ("circle", "square", "triangle")
 Draw = Callable[..., Sample]
 
 
+def drawn(folder: Path, width: int, height: int, *boxes: Box) -> Sample:
+    """An image of a size in pixels, white within its boxes, as a sample."""
+    image = np.zeros((height, width, 3), np.uint8)
+    for b in boxes:
+        left, top = round((b.cx - b.w / 2) * width), round((b.cy - b.h / 2) * height)
+        image[top : top + round(b.h * height), left : left + round(b.w * width)] = 255
+    path = folder / f"{len(list(folder.iterdir())):03d}.png"
+    cv2.imwrite(str(path), image)
+    return Sample(str(path), height, width, boxes)
+
+
 @pytest.fixture
 def draw(tmp_path: Path) -> Draw:
-    """An image of a size in pixels, white within its boxes, as a sample."""
-
-    def make(width: int, height: int, *boxes: Box) -> Sample:
-        image = np.zeros((height, width, 3), np.uint8)
-        for b in boxes:
-            left, top = round((b.cx - b.w / 2) * width), round((b.cy - b.h / 2) * height)
-            image[top : top + round(b.h * height), left : left + round(b.w * width)] = 255
-        path = tmp_path / f"{len(list(tmp_path.iterdir())):03d}.png"
-        cv2.imwrite(str(path), image)
-        return Sample(str(path), height, width, boxes)
-
-    return make
+    return partial(drawn, tmp_path)
 
 
 def dataset(samples: list[Sample], size: int = 128) -> SquareDataset:
@@ -90,31 +92,7 @@ def test_an_image_lies_in_the_top_left_corner_and_its_boxes_with_it(draw: Draw, 
     assert np.abs(white.min(0) - (top, left)).max() <= 1 and np.abs(white.max(0) + 1 - (bottom, right)).max() <= 1
 
 
-def test_targets_are_the_librarys_own(draw: Draw) -> None:
-    """Matched where images are loaded and spread out on the device: the very results of effdet's own matching."""
-    from effdet import create_model_from_config
-
-    design = Design("efficientdet_d0", 3, 128, 1.0)  # whose anchors are all of use
-    data = dataset([draw(128, 96, Box(0, 0.3, 0.3, 0.3, 0.4), Box(2, 0.7, 0.6, 0.3, 0.3)), draw(64, 64)])
-    batch = Targets(design)([data[0], data[1]])
-    assert batch["counts"].tolist()[0] > 0 and batch["counts"].tolist()[1] == 0
-    config = configuration(design)
-    theirs = create_model_from_config(
-        config, bench_task="train", bench_labeler=True, pretrained=False, pretrained_backbone=False
-    )
-    ours = build(design)
-    ours.load_state_dict(theirs.state_dict())
-    image = torch.rand(2, 3, 128, 128)
-    pairs = [
-        library_boxes(batch["bboxes"][batch["batch_idx"] == i], batch["cls"][batch["batch_idx"] == i], 128)
-        for i in (0, 1)
-    ]
-    theirs.eval()
-    ours.eval()
-    sizes = {"img_scale": torch.ones(2), "img_size": batch["content"]}
-    expected = theirs(image, {"bbox": [p[0] for p in pairs], "cls": [p[1] for p in pairs], **sizes})
-    found = ours(image, {**dense(batch, config), **sizes})
-    assert all(torch.equal(found[k], expected[k]) for k in ("loss", "class_loss", "box_loss", "detections"))
+# Levels
 
 
 def test_levels_too_coarse_for_any_object_detect_nothing() -> None:
@@ -130,12 +108,27 @@ def test_levels_too_coarse_for_any_object_detect_nothing() -> None:
     assert model.detect(classes, boxes, torch.tensor([[128.0, 128.0]]))[..., 4].max() > 0.99
 
 
-class Oracle(torch.nn.Module):
-    """Predicts what `target`, from `dense`, says."""
+def library_targets(batch: dict[str, Any], config: Any) -> dict[str, Any]:
+    """What effdet's own loss wants: for each level the class (from 0; -1 is none) and box code of every anchor."""
+    images, anchors, sizes = len(batch["img"]), anchor_count(config), level_sizes(config)
+    labels = torch.full((images * anchors,), -1, dtype=torch.long)
+    codes = torch.zeros(images * anchors, 4)
+    labels[batch["places"]], codes[batch["places"]] = batch["labels"], batch["codes"]
+    parts = [size**2 * 9 for size in sizes]
+    levels = zip(sizes, labels.view(images, -1).split(parts, 1), codes.view(images, -1, 4).split(parts, 1), strict=True)
+    found: dict[str, Any] = {"label_num_positives": batch["positives"]}
+    for number, (size, label, code) in enumerate(levels):
+        found[f"label_cls_{number}"] = label.reshape(images, size, size, -1)
+        found[f"label_bbox_{number}"] = code.reshape(images, size, size, -1)
+    return found
 
-    def __init__(self, inner: torch.nn.Module, target: dict[str, Any], classes: int) -> None:
+
+class Oracle(torch.nn.Module):
+    """Predicts what `batch`, from `Targets`, says."""
+
+    def __init__(self, inner: torch.nn.Module, batch: dict[str, Any], classes: int) -> None:
         super().__init__()
-        self.config, self.target, self.classes = inner.config, target, classes
+        self.config, self.target, self.classes = inner.config, library_targets(batch, inner.config), classes
 
     def forward(self, images: torch.Tensor) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         labels = [self.target[f"label_cls_{i}"] for i in range(5)]
@@ -157,9 +150,8 @@ def test_there_and_back_a_perfect_model_is_judged_perfect(draw: Draw, tmp_path: 
     loader = torch.utils.data.DataLoader(data, 3, collate_fn=Targets(D0))
     batch = next(iter(loader))
     model = build(D0).eval()
-    target = dense(batch, model.config)
-    model.model = Oracle(model.model, target, 3)
-    found = model(batch["img"].float(), {**target, "img_size": batch["content"]})
+    model.model = Oracle(model.model, batch, 3)
+    found = model(batch["img"].float(), batch)
     judge = Judge(loader, tmp_path, args=_args(samples))
     judge.device, judge.data = torch.device("cpu"), {}
     judge.init_metrics(SimpleNamespace(names=dict(enumerate(NAMES))))
@@ -197,6 +189,9 @@ def test_anchors_fit_the_boxes() -> None:
     assert fitting_anchor_scale(samples(0.3), 512, 4.0) == 4
     assert fitting_anchor_scale(samples(0.3), 1536, 5.0) == 5
     assert fitting_anchor_scale([Sample("x", 400, 400, ())], 512, 4.0) == 4
+    many, few = [Box(0, 0.5, 0.5, 0.16, 0.16)] * 20, [Box(1, 0.515, 0.515, 0.05, 0.05)]
+    rare = [Sample("x", 400, 400, (*many, *few))]
+    assert fitting_anchor_scale(rare, 256, 4.0) <= 2 < fitting_anchor_scale(samples(0.16), 256, 4.0)
     assert (stock_anchor_scale("efficientdet_d0"), stock_anchor_scale("efficientdet_d7")) == (4, 5)
 
 
@@ -236,7 +231,7 @@ def test_settings_that_a_model_does_not_have_are_problems() -> None:
 def test_what_a_model_takes_by_itself() -> None:
     spec = parse({"dataset": "x", "model": "efficientdet_d3"})
     assert spec.image_size == 896 and changed(spec) == ["model"]
-    assert (spec.settled("box_loss"), spec.settled("class_loss"), spec.settled("nominal_batch_size")) == (50, 1, 16)
+    assert (spec.settled("box_loss"), spec.settled("class_loss"), spec.settled("nominal_batch_size")) == (50, 1, 8)
     assert parse({"dataset": "x", "model": "efficientdet_d3", "box_loss": 20}).settled("box_loss") == 20
     assert resolved_optimizer(spec, 3, 100_000) == ("AdamW", 0.002, 0.9)
     tuned = parse({"dataset": "x", "model": "efficientdet_d3", "weights": "pretrained", "batch_size": 64})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import random
 import signal
@@ -15,6 +16,7 @@ import pytest
 
 from tests.tui.pseudo_terminal import ROOT, PseudoTerminal, settle
 from tui import terminal
+from tui.driver import Outlet
 from tui.themes import default_theme
 
 APP = str(Path(__file__).with_name("pty_app.py"))
@@ -138,6 +140,27 @@ def test_ends_when_the_terminal_is_gone(small: PseudoTerminal) -> None:
     small.closed = True
     assert small.ended() is not None
     small.master = os.open(os.devnull, os.O_RDONLY)
+
+
+def test_ends_when_the_terminal_goes_with_much_left_to_write(small: PseudoTerminal) -> None:
+    """More screens than the queue for writing holds are due just then: nobody takes them any more."""
+    os.write(small.master, b"\x1b[B" * 40 + b"?" * 3)
+    os.close(small.master)
+    small.closed = True
+    assert small.ended() is not None
+    small.master = os.open(os.devnull, os.O_RDONLY)
+
+
+def test_an_outlet_outlives_its_file() -> None:
+    class Gone(io.StringIO):
+        def write(self, _: str) -> int:
+            raise OSError(5, "Input/output error")
+
+        flush = write  # type: ignore[assignment]
+
+    outlet = Outlet(Gone())
+    assert outlet.write("text") == 4 == outlet.write("more")
+    outlet.flush()
 
 
 def test_bad_bytes_and_odd_keys_do_not_stop_it(small: PseudoTerminal) -> None:

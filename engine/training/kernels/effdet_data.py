@@ -6,16 +6,20 @@ Loading, caching and augmentation are those of the YOLO kernel, so that a settin
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
 from ultralytics.data.augment import Compose, LetterBox
 
-from engine.training.kernels.effdet_model import Design, anchor_count, configuration, level_sizes
+from engine.training.kernels.effdet_model import Design, anchor_count, configuration
 from engine.training.kernels.ultralytics_data import ManifestDataset
 from engine.training.session import Batch
 
+BY_LABEL = ("cls", "bboxes", "batch_idx")  # one row a label
+BY_ANCHOR = ("places", "labels", "codes")  # one row an anchor that learns
+OF_ALL = ("positives", "images")  # numbers of anchors that learn, and of images; everything else has one an image
 SMALLEST = 1.0  # pixels; what is narrower in the scaled image cannot be learned
 
 
@@ -31,9 +35,9 @@ class SquareDataset(ManifestDataset):
 
 
 class Targets:
-    """Puts samples together to a batch and says, for each anchor, what it is to predict.
+    """Puts samples together to a batch and says which anchors are to learn an object, and what.
 
-    Only the few anchors that match an object travel; `dense` spreads them out on the device.
+    Only those few travel: `places` counts anchors through the whole batch, image by image, finest level first.
     """
 
     def __init__(self, design: Design) -> None:
@@ -42,9 +46,16 @@ class Targets:
 
     def __call__(self, samples: list[dict[str, Any]]) -> Batch:
         batch = ManifestDataset.collate_fn(samples)
+        size = self.design.image_size
+        filled = [content(shape, size) for shape in batch["ori_shape"]]
+        batch["content"] = torch.tensor(filled, dtype=torch.float32)
+        return self.matched(batch)
+
+    def matched(self, batch: Batch) -> Batch:
+        """`batch` with what its labels (`batch_idx`, `bboxes`, `cls`) come to: `places`, `labels`, `codes` and numbers."""
         size, anchors = self.design.image_size, anchor_count(self.labeler.config)
-        places, labels, codes, counts = [], [], [], []
-        for number in range(len(samples)):
+        places, labels, codes = [], [], []
+        for number in range(len(batch["img"])):
             rows = batch["batch_idx"] == number
             boxes, classes = library_boxes(batch["bboxes"][rows], batch["cls"][rows], size)
             levels, offsets, _ = self.labeler.label_anchors(boxes, classes)
@@ -54,10 +65,9 @@ class Targets:
             places.append(place + number * anchors)
             labels.append(label[place])
             codes.append(offset[place])
-            counts.append(len(place))
         batch["places"], batch["labels"], batch["codes"] = torch.cat(places), torch.cat(labels), torch.cat(codes)
-        batch["counts"] = torch.tensor(counts, dtype=torch.float32)
-        batch["content"] = torch.tensor([content(shape, size) for shape in batch["ori_shape"]], dtype=torch.float32)
+        batch["positives"] = torch.tensor(float(len(batch["places"])))
+        batch["images"] = len(batch["img"])
         return batch
 
     @property
@@ -70,6 +80,34 @@ class Targets:
             self._labeler = AnchorLabeler(Anchors.from_config(config), self.design.classes)
             self._labeler.config = config
         return self._labeler
+
+
+def split(batch: Batch, parts: int, anchors: int) -> list[Batch]:
+    """`batch`, of `anchors` an image, cut into `parts` nearly equal runs of images, or as many as it has images.
+
+    `positives` and `images` stay those of the whole, by which losses are divided and weighed.
+    """
+    images = len(batch["img"])
+    parts = max(1, min(parts, images))
+    bounds = [images * part // parts for part in range(parts + 1)]
+    return [_run(batch, begin, end, anchors) for begin, end in pairwise(bounds)]
+
+
+def _run(batch: Batch, begin: int, end: int, anchors: int) -> Batch:
+    """The images from `begin` to before `end`, with what is theirs."""
+    cut: dict[str, Any] = {}
+    rows = (batch["batch_idx"] >= begin) & (batch["batch_idx"] < end)
+    learning = (batch["places"] >= begin * anchors) & (batch["places"] < end * anchors)
+    for key, value in batch.items():
+        if key in BY_LABEL:
+            cut[key] = value[rows]
+        elif key in BY_ANCHOR:
+            cut[key] = value[learning]
+        else:
+            cut[key] = value if key in OF_ALL else value[begin:end]
+    cut["batch_idx"] = cut["batch_idx"] - begin
+    cut["places"] = cut["places"] - begin * anchors
+    return cut
 
 
 def library_boxes(boxes: Tensor, classes: Tensor, size: int) -> tuple[Tensor, Tensor]:
@@ -88,24 +126,6 @@ def content(shape: tuple[int, int], size: int) -> tuple[int, int]:
     """Width and height in pixels that an image of `shape` (height, width) fills of the square."""
     gain = size / max(shape)
     return min(math.ceil(shape[1] * gain), size), min(math.ceil(shape[0] * gain), size)
-
-
-def dense(batch: Batch, config: Any) -> dict[str, Any]:
-    """What effdet's loss wants: for each level the class (from 0; -1 is none) and box code of every anchor."""
-    images, anchors = len(batch["counts"]), anchor_count(config)
-    labels = torch.full((images * anchors,), -1, dtype=torch.long, device=batch["places"].device)
-    codes = torch.zeros(images * anchors, 4, device=labels.device)
-    labels[batch["places"]] = batch["labels"]
-    codes[batch["places"]] = batch["codes"]
-    each = config.num_scales * len(config.aspect_ratios)
-    found: dict[str, Any] = {"label_num_positives": batch["counts"]}
-    sizes = level_sizes(config)
-    parts = [size**2 * each for size in sizes]
-    levels = zip(sizes, labels.view(images, -1).split(parts, 1), codes.view(images, -1, 4).split(parts, 1), strict=True)
-    for number, (size, label, code) in enumerate(levels):
-        found[f"label_cls_{number}"] = label.reshape(images, size, size, -1)
-        found[f"label_bbox_{number}"] = code.reshape(images, size, size, -1)
-    return found
 
 
 def detections(rows: Tensor, lowest: float) -> list[dict[str, Tensor]]:

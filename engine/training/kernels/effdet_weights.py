@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
-import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.errors import DojangError
-from engine.training import checkpoint
+from engine.training import checkpoint, vetting
 from engine.training.kernels.effdet_model import Design, build
 
 KERNEL = "effdet"
@@ -42,21 +40,7 @@ def read(path: Path) -> Content:
     Raises DojangError: UNSAFE_FILE for a file that would run code, which is found out without running it, BAD_WEIGHTS or
     MISSING_WEIGHTS.
     """
-    try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise DojangError(f"There is no file {path}.", code="MISSING_WEIGHTS", hint="Check the path.") from None
-    except pickle.UnpicklingError as e:
-        asked = re.search(r"GLOBAL ([\w.]+)", str(e))  # torch's words for a name that it will not look up
-        if not asked:
-            raise _not_weights(path) from e
-        raise DojangError(
-            f"{path} is refused: it asks for {asked[1]}, and a file of EfficientDet weights has no use for but tensors.",
-            code="UNSAFE_FILE",
-            hint="Nothing in it was run. Get the weights from where you trust them, or train from scratch.",
-        ) from e
-    except Exception as e:  # whatever the reader stumbles over in bytes that are something else
-        raise _not_weights(path) from e
+    found = vetting.content(path)
     if isinstance(found, dict) and found and all(isinstance(v, Tensor) for v in found.values()):
         found = {"state_dict": found}
     if not isinstance(found, dict) or not isinstance(found.get("state_dict"), dict):

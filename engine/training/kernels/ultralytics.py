@@ -199,7 +199,7 @@ class Detector:
     def densest(self, count: int) -> Batch:
         spec = self.spec
         largest = shapes.sides(spec.image_size, spec.multi_scale)[1]
-        return shapes.densest(self.material.samples["train"], count, largest, mosaic=spec.mosaic > 0)
+        return shapes.densest(self.material.samples["train"], count, largest, mosaic=spec.settled("mosaic") > 0)
 
     def size(self, batch: Batch) -> int:
         return int(batch["img"].shape[0])

@@ -143,7 +143,7 @@ def arguments(spec: Spec, material: Material) -> Any:
         "dfl": spec.dfl_loss,
         "cls_pw": spec.class_weights,
         "multi_scale": spec.multi_scale,
-        "mosaic": spec.mosaic,
+        "mosaic": spec.settled("mosaic"),
         "close_mosaic": spec.close_mosaic,
         "mixup": spec.mixup,
         "hsv_h": spec.hue,
