@@ -159,10 +159,43 @@ def _dataset_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
     check.add_argument("--image-size", type=int, default=640, metavar="N", help="to be trained at (default: 640)")
     check.add_argument("--export", metavar="FILE", help="also write the findings to a .csv, .tsv or .json file")
     check.set_defaults(run=_lazily("dataset_check"))
+    _dataset_version_commands(actions, shared)
     for action, help in (("show", "counts and findings of one set"), ("remove", "forget a set; its folder stays")):
         one = actions.add_parser(action, help=help, parents=[shared])
         one.add_argument("name")
         one.set_defaults(run=_lazily(f"dataset_{action}"))
+
+
+def _dataset_version_commands(actions: Any, shared: argparse.ArgumentParser) -> None:
+    group = actions.add_parser("version", help="immutable versions of sets: split, classes", parents=[shared])
+    steps = group.add_subparsers(title="actions", metavar="ACTION", required=True)
+    made = {}
+    for action, help in (
+        ("create", "divide sets anew, merge or drop classes"),
+        ("list", "all versions of a set"),
+        ("show", "counts and recipe of NAME@NUMBER"),
+        ("diff", "where two versions differ"),
+        ("delete", "remove a version; its images stay"),
+    ):
+        made[action] = steps.add_parser(action, help=help, parents=[shared])
+        made[action].add_argument("name")
+        made[action].set_defaults(run=_lazily(f"version_{action}", "dataset_version_commands"))
+    made["diff"].add_argument("other")
+    create = made["create"]
+    create.add_argument("--from", dest="recipe", metavar="RECIPE.toml", help="options given beside it win")
+    create.add_argument("--sources", metavar="A,B", help="sets to take (default: NAME)")
+    create.add_argument("--split", metavar="S", help="ratio (the default) or existing")
+    create.add_argument("--ratio", metavar="T/V/T", help="shares among labelled images (default: 80/10/10)")
+    create.add_argument("--val", metavar="SET", help="a set apart that judges")
+    create.add_argument("--test", metavar="SET", help="a set apart that reports")
+    create.add_argument("--stratify", action=argparse.BooleanOptionalAction, help="by class (default: yes)")
+    create.add_argument("--group", action=argparse.BooleanOptionalAction, help="keep near-identical images together")
+    create.add_argument("--seed", type=int, metavar="N")
+    create.add_argument("--merge", metavar="A,B=C", action="append", default=[], help="one class of several, or a new name")
+    create.add_argument("--drop", metavar="CLASS", action="append", default=[], help="leave its objects out")
+    create.add_argument("--empty", metavar="E", help="keep (the default) or drop images that lost all objects")
+    create.add_argument("--tag", metavar="T", dest="tags", action="append", default=[])
+    create.add_argument("--dry-run", action="store_true", help="only say what it would hold")
 
 
 def _of_weights(action: str) -> Callable[[argparse.Namespace], int]:

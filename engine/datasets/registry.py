@@ -6,7 +6,7 @@ import errno
 import shutil
 import unicodedata
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -69,11 +69,19 @@ def add(
     return dataset
 
 
-def _create(home: Path, dataset: Dataset, items: list[Item], findings: list[Finding]) -> None:
+def _create(
+    home: Path,
+    dataset: Dataset,
+    items: list[Item],
+    findings: list[Finding],
+    more: Callable[[Path], None] | None = None,
+) -> None:
     temp = home.with_name(f".{dataset.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         temp.mkdir(parents=True)
         store.write(temp, dataset, items, findings)
+        if more:
+            more(temp)
         _claim(temp, home)
     except OSError as e:
         raise disk_error(e, home) from e
@@ -165,7 +173,7 @@ def remove(workspace: Path, name: str) -> None:
 def home(workspace: Path, name: str) -> Path:
     """The folder in the workspace that holds all that is known of the dataset; NotFound if there is none."""
     found = workspace / "datasets" / nfc(name)
-    if not _is_name(nfc(name)) or not is_folder(found):
+    if not (_is_name(nfc(name)) or _is_version_name(nfc(name))) or not is_folder(found):
         names = ", ".join(dataset.name for dataset in list_datasets(workspace)[:10])
         hint = f"There are: {names}." if names else "Add one: dojang dataset add PATH."
         raise NotFound(f"There is no dataset named {name}.", hint=hint)
@@ -177,6 +185,13 @@ def check_name(name: str) -> str:
     name = nfc(name.strip())
     if not _is_name(name):
         raise DojangError(f"{name[:80]!r} cannot name a dataset.", code="BAD_NAME", hint=NAME_RULE)
+    return name
+
+
+def check_version_name(name: str) -> str:
+    """NAME@NUMBER, as versions are called; DojangError if it is too long."""
+    if not _is_version_name(name):
+        raise DojangError(f"{name[:80]!r} cannot name a version.", code="BAD_NAME", hint=NAME_RULE)
     return name
 
 
@@ -192,6 +207,11 @@ def default_name(path: Path) -> str:
 def _is_name(name: str) -> bool:
     fits = 1 <= len(name) <= LONGEST_NAME and len(name.encode("utf-8", "replace")) <= MOST_BYTES
     return fits and name[0] not in ".-" and all(map(_may_hold, name))
+
+
+def _is_version_name(name: str) -> bool:
+    base, at, number = name.rpartition("@")
+    return bool(at) and len(name) <= LONGEST_NAME and _is_name(base) and number.isascii() and number.isdecimal()
 
 
 def _may_hold(character: str) -> bool:

@@ -14,18 +14,32 @@ def resolved_optimizer(spec: Spec, classes: int, steps: int) -> tuple[str, float
     """Optimizer, learning rate and momentum that a training of `steps` batches will really use.
 
     “auto” follows ultralytics for its models: AdamW with a rate fitted to the classes up to 10 000 steps, MuSGD beyond.
-    For EfficientDet it is AdamW, fine-tuning at a fifth of the rate that random weights want.
+    For EfficientDet it is AdamW, fine-tuning at a fifth of the rate that random weights want; for classifiers AdamW too.
     """
     if spec.optimizer == "auto" and catalog.find(spec.model).kernel == "effdet":
         lr = _EFFDET_LR * (1 if spec.weights == "scratch" else 0.2)
         together = max(spec.images_per_step, spec.settled("nominal_batch_size"))
         lr = round(lr * min(2.0, math.sqrt(together / 16)), 6)  # Adam's steps grow with the root of the batch
         return "AdamW", spec.lr or lr, 0.9 if spec.momentum is None else spec.momentum
+    if spec.optimizer == "auto" and catalog.find(spec.model).kernel == "torchvision":
+        together = max(spec.images_per_step, spec.settled("nominal_batch_size"))
+        lr = round(_classifier_rate(spec) * min(2.0, math.sqrt(together / 16)), 6)
+        return "AdamW", spec.lr or lr, 0.9 if spec.momentum is None else spec.momentum
     if spec.optimizer == "auto":
         name, lr = ("MuSGD", 0.01) if steps > 10_000 else ("AdamW", round(0.002 * 5 / (4 + classes), 6))
         return name, spec.lr or lr, 0.9 if spec.momentum is None else spec.momentum
     usual = {"SGD": 0.01, "RMSProp": 0.001}.get(spec.optimizer, 0.001)
     return spec.optimizer, spec.lr or usual, 0.937 if spec.momentum is None else spec.momentum
+
+
+def _classifier_rate(spec: Spec) -> float:
+    """AdamW's rate at 16 images an update: one new layer learns fast, trained layers slowly, deep ones without norms too."""
+    if spec.settled_freeze == "but-last":
+        return 1e-3
+    if spec.weights != "scratch":
+        return 1e-4
+    fragile = spec.model in ("vgg16", "vgg19") or spec.model.startswith(("vit", "convnext"))
+    return 1e-4 if fragile else 5e-4
 
 
 _ADAM = ("Adam", "AdamW", "NAdam", "RAdam")

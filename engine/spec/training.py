@@ -163,7 +163,8 @@ class Training(Part):
         field(
             "Training",
             "Image size",
-            "Images are scaled to this many pixels on the longer side. A multiple of 32, for EfficientDet of 128.",
+            "Images are scaled to this many pixels: detectors the longer side, in steps of 32, EfficientDet of 128; classifiers a "
+            "square crop.",
             unit="px",
             small="small objects vanish, training is fast",
             large="small objects are seen; time and memory grow with the square",

@@ -91,7 +91,11 @@ class Spec(Machine, Augmentation, Loss, Rates, Training, DataAndModel):
         value, kernel = getattr(self, name), catalog.find(self.model).kernel
         if value is not None:
             return value
-        return property_of(name)["by_kernel"].get(kernel, plugins.settled(kernel, name))
+        known = property_of(name)["by_kernel"]
+        if kernel in known:
+            return known[kernel]
+        own = plugins.settled(kernel, name)
+        return known["ultralytics"] if own is None else own
 
     @property
     def images_per_step(self) -> int:

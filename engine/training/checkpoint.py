@@ -28,10 +28,15 @@ State = dict[str, Any]
 
 def save(path: Path, state: State) -> None:
     """Write `state`, keeping what `path` held as the older generation. Raises DojangError(DISK_FULL, …); both stay then."""
-    whole = {"format": FORMAT, "digest": digest(state), "state": state}
     path.parent.mkdir(parents=True, exist_ok=True)
     require_space(path.parent, size_of(state) + MARGIN)
-    replace_file(path, lambda file: torch.save(whole, file), keep=previous(path))
+    save_alone(path, state, keep=previous(path))
+
+
+def save_alone(path: Path, state: State, keep: Path | None = None) -> None:
+    """Write `state` with its digest; `keep` is what an older file is renamed to. Raises DojangError(DISK_FULL, …)."""
+    whole = {"format": FORMAT, "digest": digest(state), "state": state}
+    replace_file(path, lambda file: torch.save(whole, file), keep=keep)
 
 
 def previous(path: Path) -> Path:
@@ -55,7 +60,7 @@ def load(path: Path) -> tuple[State | None, list[str]]:
         if not candidate.exists():
             continue
         try:
-            return _read(candidate), problems
+            return read(candidate), problems
         except (MemoryError, PermissionError):
             raise
         except Exception as e:  # a damaged archive raises whatever its reader stumbles over
@@ -67,7 +72,8 @@ def load(path: Path) -> tuple[State | None, list[str]]:
     return None, problems
 
 
-def _read(path: Path) -> State:
+def read(path: Path) -> State:
+    """What `save` wrote, on the CPU. Raises whatever a damaged file makes its reader stumble over."""
     found = torch.load(path, map_location="cpu", weights_only=True)
     if not isinstance(found, dict) or found.get("format") != FORMAT or not isinstance(found.get("state"), dict):
         raise ValueError("it is not a checkpoint of this program")

@@ -134,9 +134,7 @@ def open_session(request: Request, precision: Precision, tell: Tell) -> Session:
     widened = spec.model_copy(update={"batch_size": size, "epochs": min(epochs, 10_000)})
     randomness.seed_all(spec.seed)
     session = kernels.open_session(widened, material, precision, request.workspace.cache / "scratch", file, None)
-    prepare = getattr(session, "prepare", None)  # as the training asks, too
-    if prepare is not None:
-        prepare(tick)
+    session.prepare(tick)
     return session
 
 

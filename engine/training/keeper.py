@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from engine.errors import DojangError
-from engine.training import checkpoint, signs
+from engine.training import checkpoint, frozen, signs
 
 if TYPE_CHECKING:
     from engine.training.loop import Loop
@@ -50,6 +50,8 @@ class Keeper:
 
     def __init__(self, loop: Loop) -> None:
         self.loop = loop
+        self._apart = frozen.names(loop.session.model)  # what never changes
+        self._frozen = ""  # digest of it, once it is on disk
         self.seconds = 0.0  # that training waited for writing, since the last epoch event
         self._writing: _Writing | None = None
         self._copy: State | None = None  # the latest, on disk or on its way there
@@ -69,6 +71,8 @@ class Keeper:
         self._gather_gradients()
         if self.loop.world.writes:
             at = self.loop.at
+            if self._apart and not self._frozen:
+                self._frozen = frozen.keep(self.loop.job.version.checkpoints, self.loop.session.model, self._apart)
             self._copy = copied(self.state(), self._copy)
             self._writing = _Writing(self.loop.job.version.state_file, self._copy, at.epoch + 1, at.taken)
         self._saved = time.monotonic()
@@ -120,8 +124,9 @@ class Keeper:
             "position": asdict(loop.at),
             "course": asdict(loop.course),
             "history": [asdict(e) for e in loop.history],
-            "model": loop.session.model.state_dict(),
-            "average": loop.average.model.state_dict(),
+            "model": frozen.without(loop.session.model.state_dict(), self._apart),
+            "average": frozen.without(loop.average.model.state_dict(), self._apart),
+            "frozen": self._frozen,
             "updates": loop.average.updates,
             "optimizer": loop.optimizer.state_dict(),
             "scaler": loop.scaler.state_dict(),
@@ -167,6 +172,7 @@ class Keeper:
                 code="NO_CHECKPOINT",
                 hint="Train a new version.",
             )
+        frozen.fill(state, self.loop.job.version.checkpoints)
         self.restore(state)
 
 

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from engine.spec import Spec
 
 Group = dict[str, Any]
-CLIP = 10.0  # for kernels from outside that say nothing else
 NORMS = tuple(cls for name, cls in nn.__dict__.items() if "Norm" in name and isinstance(cls, type))
 BOOST = 3  # MuSGD trains the classification layers of a detector at this many times the rate, as ultralytics does
 
@@ -104,7 +103,6 @@ def _arguments(name: str, lr: float, momentum: float) -> Group:
 def clip(model: nn.Module, spec: Spec) -> None:
     """Shorten the gradients of all weights together to what `spec` allows."""
     limit = spec.settled("clip")
-    limit = CLIP if limit is None else limit
     if limit:
         nn.utils.clip_grad_norm_(model.parameters(), max_norm=limit)
 
@@ -126,7 +124,8 @@ class Average:
     """
 
     def __init__(self, model: nn.Module, decay: Callable[[int], float]) -> None:
-        self.model = deepcopy(model).eval().requires_grad_(False)
+        shared = {id(p): p for p in model.parameters() if not p.requires_grad}  # what never changes is its own average
+        self.model = deepcopy(model, dict(shared)).eval().requires_grad_(False)
         self.decay = decay
         self.updates = 0
         self._pairs: tuple[list[Tensor], list[Tensor]] | None = None
@@ -135,7 +134,9 @@ class Average:
         self.updates += 1
         if self._pairs is None:  # tensors are updated in place, so the lists are made once
             current = model.state_dict()
-            floating = [k for k, v in self.model.state_dict().items() if v.dtype.is_floating_point]
             averaged = self.model.state_dict()
+            floating = [
+                k for k, v in averaged.items() if v.dtype.is_floating_point and v.data_ptr() != current[k].data_ptr()
+            ]
             self._pairs = [averaged[k] for k in floating], [current[k] for k in floating]
         torch._foreach_lerp_(*self._pairs, 1 - self.decay(self.updates))

@@ -89,6 +89,8 @@ def _with_session(
     job = replace(job, spec=_settled_spec(job, material, precision, world, file, state))
     session = _open_session(job, material, precision, file, state)
     try:
+        if state and state["data_hash"] == session.data_hash:
+            session.model.load_state_dict(state["model"])  # what is prepared depends on the weights
         if not _prepared(job, session, requests):
             return requests.word
         return _run(job, session, material, precision, requests, world, state)
@@ -161,7 +163,7 @@ def _material(job: Job, requests: Requests) -> Material | None:
 
 def _saved_state(job: Job, threads: int) -> State | None:
     """The checkpoint to go on from, announced; None when none is readable and the training begins anew."""
-    from engine.training import checkpoint
+    from engine.training import checkpoint, frozen
 
     state, problems = checkpoint.load(job.version.state_file)
     at = state["position"] if state else None
@@ -171,6 +173,7 @@ def _saved_state(job: Job, threads: int) -> State | None:
     if state is None:
         job.log.append("log", level="warning", text="No checkpoint can be read: the training begins anew.")
         return None
+    frozen.fill(state, job.version.checkpoints)
     saved, wanted = state["spec"], job.spec.model_dump()
     if not wanted["batch_size"]:  # it was settled then
         wanted["batch_size"] = saved.get("batch_size")
@@ -277,9 +280,8 @@ def _prepared(job: Job, session: Session, requests: Requests) -> bool:
         bar.show(done, total)
         return not requests.stopped()
 
-    prepare = getattr(session, "prepare", None)
-    ready = prepare is None or bool(prepare(between))
-    for note in getattr(session, "notes", ()):
+    ready = session.prepare(between)
+    for note in session.notes:
         job.log.append("log", level="info", text=note)
     return ready
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -47,6 +47,13 @@ class Session(Protocol):
     def batches(self, epoch: int, skip: int) -> Iterator[Batch]:
         """The batches of `epoch` (0…) after the first `skip`: of each this process's share. Raises UnreadableImage."""
 
+    @property
+    def notes(self) -> Sequence[str]:
+        """What a person should know of how it was prepared."""
+
+    def prepare(self, between: Between) -> bool:
+        """Once before the first step, when the weights are those to begin with; False when `between` abandoned it."""
+
     def split(self, batch: Batch, parts: int) -> list[Batch]:
         """`batch` cut into at most `parts` runs of images, for a machine short of memory. Their losses add up."""
 
@@ -77,7 +84,7 @@ class Session(Protocol):
     def backbone_parameters(self) -> set[int]:
         """Ids of the parameters that `backbone_lr_ratio` is for."""
 
-    def structure(self) -> Mapping[str, float]:
+    def structure(self) -> Mapping[str, Any]:
         """What a checkpoint must remember to build the same tensors again."""
 
     def export(self, model: nn.Module, path: Path) -> None:
@@ -88,6 +95,15 @@ class Session(Protocol):
 
     def close(self) -> None:
         """End the processes that load images."""
+
+
+class Plain:
+    """What sessions share that have nothing to prepare."""
+
+    notes: Sequence[str] = ()
+
+    def prepare(self, between: Between) -> bool:
+        return True
 
 
 def pieces_of(session: Session, batch: Batch) -> list[Batch]:

@@ -267,7 +267,7 @@ def test_a_disk_that_fills_up_keeps_the_last_good_state(create: Create, monkeypa
     assert ending(events).startswith("failed: DISK_FULL")
     assert "resume" in of_kind(events, "error")[0]["hint"]
     assert not list(version.path.rglob("*.tmp"))
-    assert checkpoint._read(version.state_file)["position"]["epoch"] == 0
+    assert checkpoint.read(version.state_file)["position"]["epoch"] == 0
 
     events = train(version)
     assert ending(events) == "done"

@@ -42,13 +42,13 @@ from engine.training.kernels.ultralytics_metrics import Judge
 from engine.training.kernels.ultralytics_model import class_weights
 from engine.training.optim import even_decay
 from engine.training.randomness import EndlessBatches
-from engine.training.session import Batch, Between, Evaluation, pieces_of
+from engine.training.session import Batch, Between, Evaluation, Plain, pieces_of
 
 MEAN, SPREAD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # of ImageNet's red, green, blue, 0 to 255
 MOVED = ("img", "cls", "bboxes", "batch_idx", "places", "labels", "codes", "positives", "content")
 
 
-class Detector:
+class Detector(Plain):
     """An EfficientDet and the data to train it with. Implements `engine.training.session.Session`."""
 
     loss_names: tuple[str, ...] = ("box_loss", "cls_loss")

@@ -33,10 +33,10 @@ from engine.training.kernels.ultralytics_data import KEEP_SHARES, Counters, Mani
 from engine.training.kernels.ultralytics_metrics import Judge
 from engine.training.optim import late_decay
 from engine.training.randomness import EndlessBatches
-from engine.training.session import Batch, Between, Evaluation, pieces_of
+from engine.training.session import Batch, Between, Evaluation, Plain, pieces_of
 
 
-class Detector:
+class Detector(Plain):
     """A YOLO detector and the data to train it with. Implements `engine.training.session.Session`."""
 
     def __init__(
