@@ -181,7 +181,9 @@ def _together(run_dir: Path, processes: int) -> int:
 
     home = str(Path(__file__).parent.parent)
     path = os.pathsep.join(p for p in (home, os.environ.get("PYTHONPATH", "")) if p)
-    child = subprocess.Popen(command(run_dir, processes), env={**os.environ, "PYTHONPATH": path}, start_new_session=True)
+    child = subprocess.Popen(
+        command(run_dir, processes), env={**os.environ, "PYTHONPATH": path}, start_new_session=True
+    )
     control_path = version_at(run_dir).control
     signal.signal(signal.SIGINT, lambda *_: send(control_path, "stop"))
     signal.signal(signal.SIGTERM, lambda *_: send(control_path, "stop"))

@@ -191,7 +191,9 @@ def _dataset_version_commands(actions: Any, shared: argparse.ArgumentParser) -> 
     create.add_argument("--stratify", action=argparse.BooleanOptionalAction, help="by class (default: yes)")
     create.add_argument("--group", action=argparse.BooleanOptionalAction, help="keep near-identical images together")
     create.add_argument("--seed", type=int, metavar="N")
-    create.add_argument("--merge", metavar="A,B=C", action="append", default=[], help="one class of several, or a new name")
+    create.add_argument(
+        "--merge", metavar="A,B=C", action="append", default=[], help="one class of several, or a new name"
+    )
     create.add_argument("--drop", metavar="CLASS", action="append", default=[], help="leave its objects out")
     create.add_argument("--empty", metavar="E", help="keep (the default) or drop images that lost all objects")
     create.add_argument("--tag", metavar="T", dest="tags", action="append", default=[])
@@ -261,7 +263,9 @@ def _set_option(of: argparse.ArgumentParser) -> None:
 
 
 def _steer_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
-    pause = command("pause", "save and leave the machine to others; `resume` goes on exactly", "pause", module="steer_commands")
+    pause = command(
+        "pause", "save and leave the machine to others; `resume` goes on exactly", "pause", module="steer_commands"
+    )
     pause.add_argument("version")
     pause.add_argument("--no-wait", action="store_true", help="do not wait until it has")
     extend = command("extend", "have so many epochs in all, also when it is done", "extend", module="steer_commands")

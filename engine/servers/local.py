@@ -34,7 +34,15 @@ def start(version: Version) -> None:
         control.withdraw(version.control)
         version.exit_record.unlink(missing_ok=True)
         subprocess.run(
-            [sys.executable, "-P", "-m", "engine.servers.supervisor", str(version.path), str(lock), str(_processes(version))],
+            [
+                sys.executable,
+                "-P",
+                "-m",
+                "engine.servers.supervisor",
+                str(version.path),
+                str(lock),
+                str(_processes(version)),
+            ],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,

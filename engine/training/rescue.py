@@ -33,7 +33,9 @@ def evaluate(session: Session, model: nn.Module, split: str, between: Between, l
                 raise
         session.pieces *= 2
         environment.free(next(model.parameters()).device)
-        log.append("log", level="warning", text=f"Memory ran out in the evaluation: in runs of 1/{session.pieces} batch.")
+        log.append(
+            "log", level="warning", text=f"Memory ran out in the evaluation: in runs of 1/{session.pieces} batch."
+        )
 
 
 class Rescue:

@@ -71,7 +71,10 @@ def test_more_epochs_after_it_was_done(create: Create) -> None:
 def test_a_new_rate_and_patience(create: Create, monkeypatch: Any) -> None:
     from engine.training.loop import Loop
 
-    version, rates = create(epochs=3, schedule="constant", warmup_epochs=0.0, optimizer="SGD", lr=0.01, nominal_batch_size=8), []
+    version, rates = (
+        create(epochs=3, schedule="constant", warmup_epochs=0.0, optimizer="SGD", lr=0.01, nominal_batch_size=8),
+        [],
+    )
     update = Loop._update
     monkeypatch.setattr(
         Loop, "_update", lambda self: (rates.append(self.optimizer.param_groups[0]["lr"]), update(self))
