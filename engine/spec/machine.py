@@ -44,12 +44,12 @@ class Machine(Part):
         ),
     ] = None
     cache: Annotated[
-        Literal["auto", "off", "ram", "disk"],
+        Literal["auto", "off", "ram"],
         field(
             "Machine",
             "Keep images",
-            "Decoded, scaled images: kept in memory, packed once in the workspace's cache and mapped from there, or decoded anew "
-            "each time. auto keeps in memory what a quarter of the free memory holds.",
+            "Decoded, scaled images kept in memory: what a quarter of the free memory holds (auto), three quarters (ram), or "
+            "none (off).",
             advanced=True,
         ),
     ] = "auto"

@@ -38,7 +38,7 @@ from engine.training.randomness import EndlessBatches
 from engine.training.session import Batch, Between, Evaluation, pieces_of
 
 MEAN, SPREAD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # of ImageNet's red, green, blue, 0 to 255
-KEEP_SHARES = {"auto": 0.25, "disk": 0.25, "ram": 0.75, "off": 0.0}  # of the free memory, by the spec's `cache`
+KEEP_SHARES = {"auto": 0.25, "ram": 0.75, "off": 0.0}  # of the free memory, by the spec's `cache`
 LONE_PIXEL = 64  # pixels; of a smaller image nothing but one pixel is left in the end
 
 

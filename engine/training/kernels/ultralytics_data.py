@@ -25,7 +25,7 @@ from engine.training.data import Material, Sample
 from engine.training.session import UnreadableImage
 
 KEEP_SHARE = 0.25  # of the free memory, at most, goes to decoded images
-KEEP_SHARES = {"auto": KEEP_SHARE, "disk": KEEP_SHARE, "ram": 0.75, "off": 0.0}  # by the spec's `cache`
+KEEP_SHARES = {"auto": KEEP_SHARE, "ram": 0.75, "off": 0.0}  # by the spec's `cache`
 NOWHERE = Path(os.devnull) / "none.npy"  # never exists
 Loaded = tuple[np.ndarray, tuple[int, int], tuple[int, int]]
 
