@@ -33,7 +33,7 @@ class Model:
 # Parameter counts in millions: built from the library's own configurations with 80 classes, both heads of a model that
 # has two. The newest families stand last; YOLOv3 is there for those who must compare with it.
 _YOLO_SIZES = {
-    "YOLOv5": {"n": 2.65, "s": 9.15, "m": 25.12, "l": 53.26, "x": 97.30},
+    "YOLOv5": {"n": 2.65, "s": 9.15, "m": 25.11, "l": 53.23, "x": 97.28},
     "YOLOv8": {"n": 3.16, "s": 11.17, "m": 25.90, "l": 43.69, "x": 68.23},
     "YOLOv9": {"t": 2.13, "s": 7.32, "m": 20.22, "c": 25.59, "e": 58.21},
     "YOLOv10": {"n": 2.78, "s": 8.13, "m": 16.58, "b": 20.57, "l": 25.89, "x": 31.81},

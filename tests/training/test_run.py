@@ -50,7 +50,7 @@ def test_what_it_says(create: Create) -> None:
     assert [e["epoch"] for e in epochs] == [1, 2, 3] and set(epochs[0]["seconds"]) == {"train", "val", "checkpoint"}
     assert set(epochs[0]["metrics"]) == {"map50", "map50_95", "precision", "recall", "f1"}
     assert [c["name"] for c in epochs[0]["per_class"]] == ["circle", "square", "triangle"]
-    assert [(e["epoch"], e["step"]) for e in of_kind(events, "checkpoint")] == [(2, 3), (3, 6), (4, 9)]
+    assert [(e["epoch"], e["step"]) for e in of_kind(events, "checkpoint")] == [(1, 0), (2, 3), (3, 6), (4, 9)]
     (result,) = of_kind(events, "result")
     assert (result["split"], result["images"], result["weights"]) == ("val", 8, "best.pt")
 

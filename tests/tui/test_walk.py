@@ -123,6 +123,8 @@ def test_from_nothing_to_a_finished_version_though_the_app_is_killed(tmp_path: P
         second.press(TAB)
     second.sees("val, by class", "weights, best on val", "started from random weights")
     second.press(TAB)
+    second.sees("row: what it is, column: taken for")
+    second.press(TAB)
     second.sees("locked: what this version was trained with")
     second.press(ESC)
     second.sees("✓ 1 done", r"V_0 +✓ done +\d\.\d{3}")

@@ -11,7 +11,7 @@ from textual.content import Content
 from textual.widget import Widget
 from textual.widgets import Static
 
-from engine import launch
+from engine import catalog, launch
 from engine.datasets import registry
 from engine.datasets.model import SPLITS
 from engine.errors import DojangError
@@ -302,6 +302,7 @@ def everything(plan: launch.Plan, label: Label, folder: str, command: str) -> tu
         out.append(head("Worth a second look"))
         out += [(Content.styled(f"! {w}", "$warning"), 2) for w in plan.warnings]
         out.append(Content(""))
+    memory = f"; about {plan.memory:.1f} GiB" if plan.memory else ""
     pace = (
         f"{words.about(plan.seconds)}, at the pace of {plan.pace_from}"
         if plan.seconds
@@ -323,9 +324,8 @@ def everything(plan: launch.Plan, label: Label, folder: str, command: str) -> tu
         head("What comes of it"),
         row("Start from", plan.weights),
         row("Optimizer", f"{plan.optimizer}, learning rate {words.number(plan.lr)}, momentum {plan.momentum:g}"),
-        row("Steps", f"{plan.steps}, {plan.steps_per_epoch} an epoch"),
+        row("Steps", f"{plan.steps}, {plan.steps_per_epoch} an epoch" + memory),
         row("Time", pace),
-        *([row("Memory", f"about {plan.memory:.1f} GiB")] if plan.memory else []),
         row("Server", f"this machine, {spec.device}"),
         row("Writes into", folder),
         Content(""),
@@ -337,17 +337,22 @@ def everything(plan: launch.Plan, label: Label, folder: str, command: str) -> tu
 
 def all_settings(plan: launch.Plan) -> list[Fact]:
     """Every setting by section; the changed ones say what the default is, and “auto” what it comes to."""
+    from tui.screens.settings_step import does_nothing
+
     spec, section = plan.spec, ""
     rows: list[Fact] = []
     differs = set(changed(spec))
     comes_to = {"lr": words.number(plan.lr), "momentum": f"{plan.momentum:g}", "warmup_bias_lr": f"{spec.warmup_lr:g}"}
     for name in Spec.model_fields:
-        if name in ("dataset", "dataset_hash"):
+        idle = name not in differs and does_nothing(name, spec.model_dump(), catalog.find(spec.model).kernel)
+        if name in ("dataset", "dataset_hash") or idle:
             continue
         info, value = property_of(name), getattr(spec, name)
         if info["section"] != section:
             section = str(info["section"])
             rows += [*([Content("")] if rows else []), head(section)]
+        if value is None and "by_kernel" in info:
+            comes_to[name] = f"{spec.settled(name):g}"
         auto = f"{comes_to[name]} (auto)" if name in comes_to else f"auto: {info['auto']}" if info["auto"] else "auto"
         shown = auto if value is None else words.setting(value)
         unit = f" {info['unit']}" if info.get("unit") and value is not None else ""
