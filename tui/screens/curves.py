@@ -136,8 +136,8 @@ class Curves(Horizontal):
 
     @property
     def can_zoom(self) -> bool:
-        """Whether there is room for two."""
-        return self.size.width >= TWO_COLUMNS
+        """Whether there is room for two. By the screen: while another view is in front, this one has no size."""
+        return self.screen.size.width >= TWO_COLUMNS
 
     def plots(self, p: Progress) -> list[Plot]:
         """Every chart there is: dojang's, then those that the training draws itself."""
