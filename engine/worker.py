@@ -17,11 +17,10 @@ from engine import external_run, plugins
 from engine.control import Control, send
 from engine.errors import DojangError
 from engine.events import EventLog
+from engine.processes import end_with_parent
 from engine.progress import Progress
 from engine.spec import Spec
 from engine.versions import Version, Workspace
-
-PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
 
 @dataclass(frozen=True)
@@ -157,7 +156,7 @@ def run_in_terminal(run_dir: Path, *, interrupt: bool = True) -> int:
     if processes > 1 and "WORLD_SIZE" not in os.environ:
         return _together(run_dir, processes)
     if "WORLD_SIZE" in os.environ:
-        _end_with_parent()
+        end_with_parent()
     signal.signal(signal.SIGTERM, on_signal)
     if interrupt:
         signal.signal(signal.SIGINT, on_signal)
@@ -188,14 +187,6 @@ def _together(run_dir: Path, processes: int) -> int:
     signal.signal(signal.SIGINT, lambda *_: send(control_path, "stop"))
     signal.signal(signal.SIGTERM, lambda *_: send(control_path, "stop"))
     return child.wait()
-
-
-def _end_with_parent() -> None:
-    """A process that trains beside others must not outlive whoever started them all."""
-    if sys.platform == "linux":
-        import ctypes
-
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 __all__ = ["Job", "announce", "main", "run", "run_in_terminal", "version_at"]

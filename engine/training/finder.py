@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import signal
 import sys
 import threading
 import traceback
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine import catalog, sweep, weights
 from engine.errors import DojangError
+from engine.processes import end_with_parent
 from engine.spec import Spec, parse
 from engine.versions import Workspace
 
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from engine.training.environment import Precision
     from engine.training.session import Batch, Session
 
-PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 Tell = Callable[..., None]
 
 
@@ -46,7 +45,7 @@ class Request:
 
 def main() -> int:
     """Read the request, sweep, and say so line by line. Returns 0 when there is a last word, 1 after an error."""
-    die_with_parent()
+    end_with_parent()
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # whatever a library prints must not come between our lines
     given = json.loads(_first_line())
@@ -71,14 +70,6 @@ def main() -> int:
         tell("error", code="INTERNAL", message=f"{type(e).__name__}: {first[0] if first else 'no message'}", hint="")
         return 1
     return 0
-
-
-def die_with_parent() -> None:
-    """End when whoever started us ends, however that may be. Elsewhere than on Linux the closed pipe says so."""
-    if sys.platform == "linux":
-        import ctypes
-
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _first_line() -> bytes:

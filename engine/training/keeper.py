@@ -90,6 +90,11 @@ class Keeper:
             writing.finish()
             self.loop.log.append("checkpoint", name="state.pt", epoch=writing.epoch, step=writing.step)
 
+    def abandon(self) -> None:
+        """Let a checkpoint on its way reach the disk, whatever else went wrong: the process may end at once after this."""
+        if self._writing:
+            self._writing.join()
+
     def _gather_gradients(self) -> None:
         """Gradients not yet used, of all processes: rank 0 carries their sum on."""
         world, model = self.loop.world, self.loop.session.model
@@ -195,8 +200,11 @@ class _Writing:
     def alive(self) -> bool:
         return self._thread.is_alive()
 
-    def finish(self) -> None:
+    def join(self) -> None:
         self._thread.join()
+
+    def finish(self) -> None:
+        self.join()
         if self._error:
             raise self._error
 

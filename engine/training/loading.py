@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from torch.utils.data import DataLoader, Dataset
 
+from engine.processes import end_with_parent
+
 if TYPE_CHECKING:
     import torch
-
-PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
 
 def context() -> Any:
@@ -60,9 +60,6 @@ def begin(_worker: int) -> None:
             pass
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if sys.platform == "linux":
-        import ctypes
-
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() == 1:  # it died before we asked
-            os._exit(1)
+    end_with_parent()
+    if os.getppid() == 1:  # it died before we asked
+        os._exit(1)

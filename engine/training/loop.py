@@ -325,9 +325,18 @@ class Loop:
         self.keeper.seconds = 0.0
 
     def _leave(self, ended: Ending) -> Ending:
-        """As asked: leave everything so that a resumed training goes on from right here."""
-        self.keeper.keep_last()
-        self.keeper.save()
+        """As asked: leave everything so that a resumed training goes on from right here.
+
+        Weights that an update has just spoilt are not kept: they would take the place of the last sound ones.
+        """
+        try:
+            require_finite_weights(self.session.model, f"in step {self.at.taken} (epoch {self.at.epoch + 1})")
+        except Diverged as e:
+            text = f"The weights became infinite or not a number {e}: the last checkpoint before that is kept."
+            self.log.append("log", level="warning", text=text)
+        else:
+            self.keeper.keep_last()
+            self.keeper.save()
         self.keeper.wait()
         return ended
 

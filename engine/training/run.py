@@ -124,7 +124,10 @@ def _run(
     _log_plan(job, session, loop, optimizer, material)
     if not loop.at.complete:
         job.log.append("stage", stage="training")
-        ended = loop.run()
+        try:
+            ended = loop.run()
+        finally:
+            loop.keeper.abandon()
         if ended != "complete":
             return ended
     job.log.append("stage", stage="testing")

@@ -248,6 +248,57 @@ def test_weights_that_explode_unseen(create: Create, monkeypatch: Any) -> None:
     assert len(of_kind(events, "rollback")) == 2
 
 
+def test_spoilt_weights_do_not_take_the_place_of_sound_ones(create: Create, monkeypatch: Any) -> None:
+    """Stopped right after an update that ruined the weights: resumed, it goes on from the state before and ends well."""
+    import torch
+
+    from engine.training import checkpoint
+    from engine.training.loop import Loop
+
+    version, step = create(), Loop._step
+
+    def ruining(self: Loop, batch: Any) -> None:
+        step(self, batch)
+        if self.at.taken == 5:
+            with torch.no_grad():
+                next(iter(self.session.model.parameters())).mul_(float("nan"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Loop, "_step", ruining)
+        stop_at_step(patch, version, 5)
+        events = train(version)
+    assert ending(events) == "stopped"
+    assert any("last checkpoint before that is kept" in e["text"] for e in of_kind(events, "log"))
+    assert checkpoint.read(version.state_file)["position"]["taken"] == 3
+    version.control.unlink()
+    events = train(version)
+    assert ending(events) == "done" and not of_kind(events, "rollback")
+
+
+def test_a_checkpoint_on_its_way_survives_a_failure(create: Create, monkeypatch: Any) -> None:
+    """The training fails while its first checkpoint is still being written: it is whole on disk all the same."""
+    import time
+
+    from engine.training import checkpoint
+    from engine.training.loop import Loop
+
+    save = checkpoint.save
+
+    def slow(*arguments: Any) -> None:
+        time.sleep(1.0)
+        save(*arguments)
+
+    def failing(self: Loop, batch: Any) -> None:
+        raise RuntimeError("something else")
+
+    version = create()
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save", slow)
+        patch.setattr(Loop, "_step", failing)
+        assert ending(train(version)).startswith("failed: INTERNAL")
+        assert version.state_file.exists()
+
+
 def test_a_disk_that_fills_up_keeps_the_last_good_state(create: Create, monkeypatch: Any) -> None:
     from engine.training import checkpoint
 
