@@ -148,7 +148,7 @@ class FinderDialog(Dialog[float]):
             return
         found = self._sweep
         limits = (found.plan.get("low", sweeps.LOW), found.plan.get("high", sweeps.HIGH))
-        empty = "" if self._error else self._status
+        empty = "" if self._error else "the curve comes with the first steps"
         self.query_one(SweepChart).show((found.rates, found.losses, found.smoothed), limits, self.chosen, empty)
         self.query_one("#said", Static).update(self._said())
         use = f"enter use {words.number(self._value())}   " if self._value() else ""

@@ -17,7 +17,8 @@ from textual.containers import Vertical
 from textual.content import Content
 from textual.widgets import Static, TextArea
 
-from engine import launch
+from engine import catalog, launch
+from engine.errors import DojangError
 from engine.spec import Spec, property_of
 from engine.versions import Workspace
 from tui.screens.dialogs import Confirm, Dialog
@@ -50,6 +51,8 @@ def as_toml(data: Mapping[str, Any]) -> str:
     section, tables = "", {}
     for name in (n for n in Spec.model_fields if n not in LEFT_OUT and n in data):
         info, value = property_of(name), data[name]
+        if value is None and not _applies(info.get("kernels"), data.get("model")):
+            continue
         if isinstance(value, dict):  # a table would swallow what follows it
             tables.update({name: value} if value else {})
             continue
@@ -59,6 +62,14 @@ def as_toml(data: Mapping[str, Any]) -> str:
         auto = f"# {name} =   empty: {info['auto'] or 'auto'}"
         lines.append(auto if value is None else tomli_w.dumps({name: value}).rstrip())
     return "\n".join([*lines, "", *([tomli_w.dumps(tables)] if tables else [])])
+
+
+def _applies(kernels: list[str] | None, model: object) -> bool:
+    """Whether the model's family has a setting that only `kernels` have; a model nobody knows may have anything."""
+    try:
+        return not kernels or catalog.find(str(model)).kernel in kernels
+    except DojangError:
+        return True
 
 
 def as_json(data: Mapping[str, Any]) -> str:
