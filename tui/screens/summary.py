@@ -102,7 +102,9 @@ def _next(version: Version, p: Progress, state: str) -> list[str]:
 
 def settings_text(version: Version, p: Progress) -> list[Fact]:
     """The spec, locked, and what “auto” came to."""
+    from engine import catalog
     from engine.spec import Spec, default_of, property_of
+    from tui.screens.settings_step import does_nothing
 
     try:
         data = version.spec_data()
@@ -112,13 +114,21 @@ def settings_text(version: Version, p: Progress) -> list[Fact]:
         return [Content(str(e))]
     lines: list[Fact] = [Content.styled("locked: what this version was trained with", "$foreground-muted")]
     section = ""
+    try:
+        kernel = catalog.find(str(data.get("model", ""))).kernel
+    except DojangError:
+        kernel = ""
     for name in Spec.model_fields:
         info = property_of(name)
+        if (name not in data or data[name] == default_of(name)) and does_nothing(name, data, kernel):
+            continue
         if info["section"] != section:
             section = str(info["section"])
             lines += [Content(""), head(section)]
         value = data.get(name, default_of(name))
         changed = name not in ("dataset", "dataset_hash") and value != default_of(name)
+        if name == "dataset_hash":
+            value = str(value)[:12]
         shown = words.setting(value) + (f" {info['unit']}" if info.get("unit") and value is not None else "")
         mark = f"{sign('●')} changed (default {words.setting(default_of(name))})" if changed else ""
         lines.append(row(str(info["title"]), shown, mark))
