@@ -90,6 +90,15 @@ def test_a_training_is_started_with_what_was_said(run: Run, dataset: str, starte
     assert started[0].label_data()["tags"] == ["a", "b"]
 
 
+def test_none_empties_what_may_be_empty_and_is_a_word_elsewhere(
+    run: Run, dataset: str, started: list[Version], tmp_path: Path
+) -> None:
+    (tmp_path / "spec.toml").write_text("lr = 0.5\n")
+    command = ("train", str(tmp_path / "spec.toml"), "--dataset", dataset, "--model", "yolov8n")
+    assert run(*command, "--set", "freeze=none", "--set", "lr=none").code == 0
+    assert (started[0].spec().freeze, started[0].spec().lr) == ("none", None)
+
+
 def test_three_mistakes_are_told_together(run: Run, dataset: str, started: list[Version]) -> None:
     run("train", "--dataset", dataset, "--model", "yolo", "--set", "epochs=0", "--set", "lr=fast")
     assert run.code == 2 and run.out == ""

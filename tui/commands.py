@@ -250,7 +250,7 @@ def _request(a: Arguments) -> tuple[dict[str, Any], dict[str, Any], str | None, 
         if sign and dot and table == "options" and isinstance(data.setdefault("options", {}), dict):
             data["options"][option] = value.strip()
         elif sign:
-            data[key.strip()] = None if value.strip().lower() in ("", "none") else value.strip()
+            data[key.strip()] = _given(key.strip(), value.strip())
         else:
             wrong.append(Problem("--set", f"“{assignment}” is not KEY=VALUE"))
     data.update({k: v for k, v in (("dataset", a.dataset), ("model", a.model)) if v})
@@ -266,6 +266,13 @@ def _request(a: Arguments) -> tuple[dict[str, Any], dict[str, Any], str | None, 
     except DojangError as e:
         wrong.append(Problem("project", f"{e.message} {e.hint}"))
     return data, label, project, wrong
+
+
+def _given(name: str, text: str) -> str | None:
+    """What `--set name=text` says: “none” empties a setting that may be empty, and is a word to any other."""
+    from engine.spec import property_of
+
+    return None if text.lower() in ("", "none") and property_of(name).get("nullable") else text
 
 
 def _spec_file(path: str) -> dict[str, Any]:
