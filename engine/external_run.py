@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from engine import catalog, external, files, weights
-from engine.datasets import registry
+from engine.datasets import packs, recipes, registry
 from engine.errors import DojangError
 from engine.external_events import Heard
 from engine.external_process import Process
@@ -171,6 +171,9 @@ def _manifest(job: Job) -> tuple[Dataset | None, dict[str, int]]:
             code="DATA_CHANGED",
             hint="Train a new version on it as it is now.",
         )
+    recipe = recipes.find_recipe(place, spec.dataset)
+    if recipe and recipe.makes_pixels:
+        raise packs.files_only(spec.model)
     items, bar = registry.open_items(place, spec.dataset), Bar(job.log, "preprocessing")
     images, missing = {"train": 0, "val": 0, "test": 0}, []
     target = output_of(job.version) / "manifest.jsonl"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine import catalog, estimate, plugins, weights
-from engine.datasets import registry
+from engine.datasets import recipes, registry
 from engine.datasets.model import Dataset, Split
 from engine.errors import DojangError, Invalid, Problem
 from engine.servers import local
@@ -104,7 +104,7 @@ def _weights_problem(workspace: Workspace, data: dict[str, Any]) -> Problem | No
 def plan(workspace: Workspace, spec: Spec, seen: Machine | None = None) -> Plan:
     """What `spec` amounts to on the machine `seen`, if any was. Raises NotFound when its data set is not registered."""
     dataset = registry.load(workspace.path, spec.dataset)
-    train_images = dataset.counts.per_split["train"].images
+    train_images = recipes.train_images(workspace.path, dataset)
     per_epoch = max(1, math.ceil(train_images / spec.images_per_step))
     steps = per_epoch * spec.epochs
     # ultralytics decides "auto" by the number of updates at its nominal batch size
@@ -113,6 +113,7 @@ def plan(workspace: Workspace, spec: Spec, seen: Machine | None = None) -> Plan:
     seconds, pace_from = duration(workspace, spec, dataset)
     memory, tight = _memory(spec, seen)
     warnings = [*advice(spec, len(dataset.classes), updates, train_images), *tight, *_circumstances(workspace, dataset)]
+    warnings += _on_pixels(workspace, spec)
     return Plan(
         spec=spec,
         dataset=dataset,
@@ -159,7 +160,7 @@ def start_from(workspace: Workspace, spec: Spec) -> str:
 def duration(workspace: Workspace, spec: Spec, dataset: Dataset) -> tuple[float | None, str]:
     """Seconds that the training may take, from the pace of the latest version alike in model and device; and which."""
     candidates = [v for name in workspace.projects() for v in workspace.project(name).versions()]
-    images = dataset.counts.per_split["train"].images
+    images = recipes.train_images(workspace.path, dataset)
     best: tuple[float, dict[str, Any]] | None = None
     for row in summaries(candidates):
         pace = row.get("pace")
@@ -175,6 +176,17 @@ def duration(workspace: Workspace, spec: Spec, dataset: Dataset) -> tuple[float 
     pace = best[1]["pace"]
     area = (spec.image_size / pace["image_size"]) ** 2 * pace.get("processes", 1) / spec.gpus
     return spec.epochs * images * pace["seconds_per_image"] * area, f"{best[1]['project']}/{best[1]['version']}"
+
+
+def _on_pixels(workspace: Workspace, spec: Spec) -> list[str]:
+    """Warnings about images that a version of the data set shapes beforehand."""
+    recipe = recipes.find_recipe(workspace.path, spec.dataset)
+    found = []
+    if recipe and recipe.resize != "none" and recipe.size < spec.image_size:
+        found.append(f"The version's images are {recipe.size} px a side: image_size {spec.image_size} enlarges them.")
+    if recipe and recipe.copies:
+        found.append("The version holds varied copies of its images, so the settings of augmentation do nothing.")
+    return found
 
 
 def _circumstances(workspace: Workspace, dataset: Dataset) -> list[str]:

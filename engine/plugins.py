@@ -36,7 +36,8 @@ class Kernel(Protocol):
 
     `models` is asked by the screens too: it must not import torch. `open_session` runs in the worker alone and returns
     an `engine.training.session.Session`; see `engine.training.kernels.open_session` for what it is given.
-    `defaults` are what empty settings come to for this kernel, such as {"nominal_batch_size": 64}.
+    `defaults` are what empty settings come to for this kernel, such as {"nominal_batch_size": 64}. `reads_packs = True`
+    says that images are read by `engine.training.pixels`; without, versions of data sets that shape images are refused.
     """
 
     options: Mapping[str, Any]

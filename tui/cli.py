@@ -128,6 +128,7 @@ def parser() -> argparse.ArgumentParser:
     _version_commands(command)
     _other_commands(command, commands, for_scripts)
     _kernel_commands(commands, for_scripts)
+    _cache_commands(commands, for_scripts)
     return top
 
 
@@ -167,18 +168,21 @@ def _dataset_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
 
 
 def _dataset_version_commands(actions: Any, shared: argparse.ArgumentParser) -> None:
-    group = actions.add_parser("version", help="immutable versions of sets: split, classes", parents=[shared])
+    about = "immutable versions of sets: split, classes, preprocessing, augmentation"
+    group = actions.add_parser("version", help=about, parents=[shared])
     steps = group.add_subparsers(title="actions", metavar="ACTION", required=True)
     made = {}
     for action, help in (
-        ("create", "divide sets anew, merge or drop classes"),
+        ("create", "divide sets anew, merge or drop classes, preprocess and augment images"),
         ("list", "all versions of a set"),
         ("show", "counts and recipe of NAME@NUMBER"),
         ("diff", "where two versions differ"),
         ("delete", "remove a version; its images stay"),
+        ("schema", "JSON Schema of its settings"),
     ):
         made[action] = steps.add_parser(action, help=help, parents=[shared])
-        made[action].add_argument("name")
+        if action != "schema":
+            made[action].add_argument("name")
         made[action].set_defaults(run=_lazily(f"version_{action}", "dataset_version_commands"))
     made["diff"].add_argument("other")
     create = made["create"]
@@ -196,6 +200,17 @@ def _dataset_version_commands(actions: Any, shared: argparse.ArgumentParser) -> 
     )
     create.add_argument("--drop", metavar="CLASS", action="append", default=[], help="leave its objects out")
     create.add_argument("--empty", metavar="E", help="keep (the default) or drop images that lost all objects")
+    create.add_argument("--resize", metavar="R", help="stretch, letterbox or crop every image to a square")
+    create.add_argument("--size", type=int, metavar="PX", help="its side (default: 640)")
+    create.add_argument("--grey", action=argparse.BooleanOptionalAction, help="every image without colour")
+    create.add_argument("--copies", type=int, metavar="N", help="varied copies of each training image; see --set")
+    create.add_argument(
+        "--set",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="any setting, such as flip_horizontal=0.5, several times; see `dojang dataset version schema`",
+    )
     create.add_argument("--tag", metavar="T", dest="tags", action="append", default=[])
     create.add_argument("--dry-run", action="store_true", help="only say what it would hold")
 
@@ -380,6 +395,19 @@ def _kernel_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
         made[action].add_argument("name")
     for action in ("add", "accept"):
         made[action].add_argument("--yes", action="store_true", help="do not ask")
+
+
+def _cache_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
+    text = "what the cache holds, such as prepared images; any of it can be dropped"
+    group = commands.add_parser("cache", help=text, description=text[:1].upper() + text[1:] + ".", parents=[shared])
+    group.set_defaults(run=_lazily("cache_list", "cache_commands"))
+    actions = group.add_subparsers(title="actions", metavar="ACTION")
+    listing = actions.add_parser("list", help="everything in it: what for, size, last used", parents=[shared])
+    listing.set_defaults(run=_lazily("cache_list", "cache_commands"))
+    drop = actions.add_parser("drop", help="remove something; it is made again when it is needed", parents=[shared])
+    drop.add_argument("name", nargs="?", help="as listed, or the version whose prepared images are to go")
+    drop.add_argument("--all", action="store_true", help="everything that no training uses")
+    drop.set_defaults(run=_lazily("cache_drop", "cache_commands"))
 
 
 class _Version(argparse.Action):

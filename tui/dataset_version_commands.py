@@ -8,11 +8,14 @@ from typing import Any
 from engine.datasets import recipes
 from engine.datasets.model import SPLITS, Counts
 from engine.datasets.recipe import Recipe, parse
-from engine.errors import DojangError
+from engine.errors import DojangError, Invalid, Problem
 from tui import words
 from tui.commands import Arguments, _json, _out, _progress, _spec_file, _table, _workspace
 
-OPTIONS = ("sources", "val", "test", "split", "ratio", "stratify", "group", "seed", "drop", "empty", "tags")
+OPTIONS = (
+    *("sources", "val", "test", "split", "ratio", "stratify", "group", "seed", "drop", "empty", "tags"),
+    *("resize", "size", "grey", "copies"),
+)
 
 
 def version_create(a: Arguments) -> None:
@@ -25,6 +28,7 @@ def version_create(a: Arguments) -> None:
         told |= {"left_out": made.unlabelled, "emptied": made.emptied, "groups": made.groups}
         return _json({"name": dataset.name if dataset else None, **told})
     _counts(made.counts)
+    _made(made.recipe, made.counts)
     _out(f"Class shares differ from the whole by at most {made.deviation:.2f} points.")
     for count, text in (
         (made.unlabelled, "without labels: left out"),
@@ -43,8 +47,18 @@ def version_create(a: Arguments) -> None:
 
 def _recipe(a: Arguments) -> Recipe:
     data: dict[str, Any] = _spec_file(a.recipe) if a.recipe else {}
-    data |= {name: value for name in OPTIONS if (value := getattr(a, name)) not in (None, [])}
+    given = {name: value for name in OPTIONS if (value := getattr(a, name)) not in (None, [])}
+    for text in a.set:
+        key, sign, value = text.partition("=")
+        if not sign:
+            raise DojangError(f"“{text}” is not KEY=VALUE.", code="BAD_VALUE", hint="Such as --set rotation=15.")
+        given[key.strip()] = value.strip()
+    data |= given
     data.setdefault("sources", [a.name])
+    if "size" in given and data.get("resize", "none") == "none":
+        raise Invalid(
+            [Problem("size", "does nothing without a resize: give stretch, letterbox or crop")], code="BAD_RECIPE"
+        )
     for text in a.merge:
         old, sign, new = text.partition("=")
         if not sign:
@@ -59,6 +73,23 @@ def _counts(counts: Counts) -> None:
     for name, count in counts.per_class.items():
         rows.append([name, *(str(counts.per_split[s].per_class[name]) for s in splits), str(count)])
     _table(["", *splits, "all"], rows, frozenset(range(1, len(splits) + 2)))
+
+
+def _made(recipe: Recipe, counts: Counts) -> None:
+    """What becomes of the pixels, where they do not stay as they are."""
+    if recipe.preprocessed:
+        done = [f"{recipe.resize} to {recipe.size} × {recipe.size} px"] if recipe.resize != "none" else []
+        _out(f"Every image: {', '.join([*done, *(['grey'] if recipe.grey else [])])}.")
+    if recipe.copies:
+        train = counts.per_split["train"].images
+        copies = words.plural(recipe.copies, "varied copy", "varied copies")
+        _out(f"{copies} of each training image: an epoch goes through {train * (1 + recipe.copies)}.")
+
+
+def version_schema(a: Arguments) -> None:
+    from engine.spec import schema
+
+    _json(schema(Recipe))
 
 
 def version_list(a: Arguments) -> None:
@@ -80,6 +111,7 @@ def version_show(a: Arguments) -> None:
         return _json({**found.to_json(), "recipe": recipe.to_toml()})
     _out(f"{found.name}: {found.task}, {found.hash[:12]}")
     _counts(found.counts)
+    _made(recipe, found.counts)
     for name, value in recipe.to_toml().items():
         _out(words.clean(f"  {name} = {value}"))
     return None

@@ -29,6 +29,11 @@ def about(seconds: float) -> str:
     return f"about {seconds / 3600:.1f} h"
 
 
+def size(count: float) -> str:
+    """Bytes, as disks count them."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+
+
 def metric(value: float | None) -> str:
     return DASH if value is None else f"{value:.3f}"
 

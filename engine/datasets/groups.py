@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from engine.datasets.looks import ALIKE, COARSE, POSSIBLE, SIDE, _units
+from engine.datasets.looks import ALIKE, COARSE, POSSIBLE, SIDE, unit_vectors
 
 if TYPE_CHECKING:
     import numpy
@@ -56,12 +56,12 @@ def join_alike(groups: Unions, looks: Sequence[bytes], tick: Callable[[int, int]
     if not seen:
         return
     shown = [looks[i] for i in seen]
-    rough = np.concatenate([_units(shown[at : at + BLOCK], COARSE) for at in range(0, len(shown), BLOCK)])
+    rough = np.concatenate([unit_vectors(shown[at : at + BLOCK], COARSE) for at in range(0, len(shown), BLOCK)])
     blocks = range(0, len(shown), BLOCK)
     for number, start in enumerate(blocks, 1):
         part = shown[start : start + BLOCK]
         for way in range(8):
-            turned = _units(part, COARSE, way)
+            turned = unit_vectors(part, COARSE, way)
             for at in range(start, len(shown), BLOCK):  # the eight orientations undo each other: half is enough
                 rows, columns = np.nonzero(turned @ rough[at : at + BLOCK].T >= POSSIBLE)
                 _join_close(groups, seen, shown, rows + start, columns + at, way)
@@ -89,8 +89,8 @@ def _join_close(
             if groups.root(seen[i]) != groups.root(seen[j])
         ]
         if some:
-            left = _units([shown[i] for i, _ in some], SIDE, way)
-            right = _units([shown[j] for _, j in some], SIDE)
+            left = unit_vectors([shown[i] for i, _ in some], SIDE, way)
+            right = unit_vectors([shown[j] for _, j in some], SIDE)
             for (i, j), alike in zip(some, ((left * right).sum(1) >= ALIKE).tolist(), strict=True):
                 if alike:
                     groups.join(seen[i], seen[j])

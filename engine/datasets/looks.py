@@ -99,12 +99,12 @@ def nearest(
     import numpy as np
 
     found: list[tuple[int, bool] | None] = []
-    fine, rough = _units(teachers, SIDE), _units(teachers, COARSE)
+    fine, rough = unit_vectors(teachers, SIDE), unit_vectors(teachers, COARSE)
     for start in range(0, len(judges), BLOCK):
         block = judges[start : start + BLOCK]
         best: numpy.ndarray[Any, Any] = np.full(len(block), POSSIBLE, np.float32)
         which, turn = np.full(len(block), -1), np.full(len(block), 0)
-        turned = [_units(block, COARSE, way) for way in range(8)]
+        turned = [unit_vectors(block, COARSE, way) for way in range(8)]
         for at in range(0, len(teachers), BLOCK):
             if tick:
                 tick()
@@ -115,12 +115,12 @@ def nearest(
                 top = close[better].argmax(1)
                 best[better], which[better], turn[better] = close[better, top], at + top, way
         for look, teacher, way in zip(block, which.tolist(), turn.tolist(), strict=True):
-            sure = teacher >= 0 and float(_units([look], SIDE, way)[0] @ fine[teacher]) >= ALIKE
+            sure = teacher >= 0 and float(unit_vectors([look], SIDE, way)[0] @ fine[teacher]) >= ALIKE
             found.append((teacher, way == 0) if sure else None)
     return found
 
 
-def _units(looks: list[bytes], side: int, way: int = 0) -> numpy.ndarray[Any, Any]:
+def unit_vectors(looks: list[bytes], side: int, way: int = 0) -> numpy.ndarray[Any, Any]:
     """The looks on a grid of `side`, in one of eight orientations, each of mean 0 and length 1; flat ones all 0."""
     import numpy as np
 

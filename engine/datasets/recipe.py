@@ -10,18 +10,38 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ValidationInfo, field_validator
 
-from engine.datasets.model import SPLITS, Split
+from engine.datasets.model import SPLITS, Split, Task
 from engine.errors import Invalid, Problem
 from engine.spec import problems as problems_of
 from engine.spec.fields import Part, field
 
 MOST_SOURCES = 32
 TAG_LENGTH = 20
-NOT_HASHED = ("sources", "val", "test", "tags")  # names say nothing
+SMALLEST, LARGEST = 32, 4096  # pixels a side of what is resized
+SIZE = 640  # pixels a side, where none is given
+RESIZES = ("stretch", "letterbox", "crop")
+CHANCES = ("flip_horizontal", "flip_vertical", "quarter_turns", "mosaic", "mixup")
+STRENGTHS = ("rotation", "crop", "brightness", "contrast", "saturation", "hue", "blur")
+AUGMENTATIONS = (*CHANCES, *STRENGTHS)
+SEVERAL = ("mosaic", "mixup")  # make one image of several: such an image has no one class
+PIXELS = ("resize", "size", "grey", "copies", *AUGMENTATIONS)  # settings that change what images look like
+NOT_HASHED = ("sources", "val", "test", "tags", *PIXELS)  # names say nothing; of PIXELS counts what has an effect
+
+
+def _chance(label: str, help: str) -> Any:
+    return field("Augmentation", label, help, unit="chance", ge=0, le=1)
+
+
+def _strength(label: str, help: str, most: float, unit: str = "") -> Any:
+    return field("Augmentation", label, help, unit=unit, ge=0, le=most)
 
 
 class Recipe(Part):
-    """Which images, how divided, and which classes. Every field is fixed once a version was made from it."""
+    """Which images, how divided, which classes, and what is done to the pixels.
+
+    Preprocessing applies to every image. Augmentation makes further copies of training images; what judges and what
+    reports keep their pixels. Every field is fixed once a version was made from it.
+    """
 
     sources: Annotated[
         tuple[str, ...],
@@ -47,7 +67,7 @@ class Recipe(Part):
     group: Annotated[
         bool, field("Split", "Grouped", "Near-identical images stay in one split. Every image is decoded once for it.")
     ] = False
-    seed: Annotated[int, field("Split", "Seed", "Of the draw.", ge=0, le=2**32 - 1)] = 0
+    seed: Annotated[int, field("Split", "Seed", "Of the draw, and of the augmented copies.", ge=0, le=2**32 - 1)] = 0
     rename: Annotated[
         dict[str, str], field("Classes", "New names", "New name by old name; two with one new name are merged.")
     ] = {}
@@ -56,7 +76,43 @@ class Recipe(Part):
         Literal["keep", "drop"],
         field("Classes", "Images left empty", "keep them as background, or drop the images that lost all objects."),
     ] = "keep"
+    resize: Annotated[
+        Literal["none", "stretch", "letterbox", "crop"],
+        field(
+            "Preprocessing",
+            "Resize",
+            "Every image to a square: stretch it, letterbox it with grey bars, or crop its middle. none leaves sizes.",
+        ),
+    ] = "none"
+    size: Annotated[
+        int,
+        field("Preprocessing", "Size", "Of a side.", unit="px", when={"resize": RESIZES}, ge=SMALLEST, le=LARGEST),
+    ] = SIZE
+    grey: Annotated[bool, field("Preprocessing", "Grey", "Every image without colour; still three channels.")] = False
+    flip_horizontal: Annotated[float, _chance("Mirror", "A copy is flipped left to right.")] = 0.0
+    flip_vertical: Annotated[float, _chance("Upside down", "A copy is flipped top to bottom.")] = 0.0
+    quarter_turns: Annotated[float, _chance("Quarter turns", "A copy is turned by 90°, 180° or 270°.")] = 0.0
+    rotation: Annotated[float, _strength("Rotation", "Turned by at most so much, either way.", 180, "°")] = 0.0
+    crop: Annotated[float, _strength("Crop", "Largest share of width and height that is cut off.", 0.9)] = 0.0
+    brightness: Annotated[float, _strength("Brightness", "Darker or lighter by at most this share.", 1)] = 0.0
+    contrast: Annotated[float, _strength("Contrast", "Flatter or harder by at most this share.", 1)] = 0.0
+    saturation: Annotated[float, _strength("Saturation", "Paler or stronger by at most this share.", 1)] = 0.0
+    hue: Annotated[float, _strength("Hue", "Colours shifted by at most this share of the circle.", 0.5)] = 0.0
+    blur: Annotated[float, _strength("Blur", "Blurred by a radius of at most so much.", 20, "px")] = 0.0
+    mosaic: Annotated[float, _chance("Mosaic", "A copy is laid together of four training images.")] = 0.0
+    mixup: Annotated[float, _chance("Mix-up", "A copy is blended with another training image.")] = 0.0
+    copies: Annotated[
+        int,
+        field("Augmentation", "Copies", "Varied copies of each training image, beside it.", unit="each", ge=0, le=20),
+    ] = 0
     tags: Annotated[tuple[str, ...], field("Tags", "Tags", "Words to find it by.", max_length=20)] = ()
+
+    @field_validator("size", "seed", "copies", *AUGMENTATIONS, mode="before")
+    @classmethod
+    def _yes_is_no_number(cls, value: Any) -> Any:
+        if isinstance(value, bool):
+            raise ValueError(f"must not be {str(value).lower()}")
+        return value
 
     @field_validator("sources", "drop", "tags", mode="before")
     @classmethod
@@ -124,6 +180,31 @@ class Recipe(Part):
             raise ValueError(f"“{both[0]}” has a new name already; drop it or name it")
         return value
 
+    @field_validator("size", mode="before")
+    @classmethod
+    def _of_a_resize(cls, value: Any, info: ValidationInfo) -> Any:
+        """Its default without a resize, whatever is given: forms keep a value that another choice hides."""
+        return SIZE if info.data.get("resize") == "none" else value
+
+    @field_validator("saturation", "hue")
+    @classmethod
+    def _colourful(cls, value: float, info: ValidationInfo) -> float:
+        if value and info.data.get("grey"):
+            raise ValueError("does nothing to grey images: leave it at 0")
+        return value
+
+    @field_validator("copies")
+    @classmethod
+    def _of_something(cls, value: int, info: ValidationInfo) -> int:
+        wanted = any(info.data.get(name) for name in AUGMENTATIONS)
+        if wanted and not value:
+            raise ValueError(
+                "must be 1 or more: augmentation makes copies, and leaves the images themselves as they are"
+            )
+        if value and not wanted and all(name in info.data for name in AUGMENTATIONS):
+            raise ValueError("needs an augmentation: the copies would all be the same image")
+        return value
+
     @field_validator("tags")
     @classmethod
     def _short(cls, value: tuple[str, ...]) -> tuple[str, ...]:
@@ -131,6 +212,16 @@ class Recipe(Part):
             if len(tag) > TAG_LENGTH or not tag.isprintable():
                 raise ValueError(f"“{tag[:40]}”: a tag has at most {TAG_LENGTH} printable characters")
         return value
+
+    @property
+    def preprocessed(self) -> bool:
+        """Whether every image is changed, those of val and test too."""
+        return self.resize != "none" or self.grey
+
+    @property
+    def makes_pixels(self) -> bool:
+        """Whether a training takes other pixels than those of the files."""
+        return self.preprocessed or self.copies > 0
 
     @property
     def shares(self) -> tuple[float, float, float]:
@@ -148,9 +239,21 @@ class Recipe(Part):
         if self.split == "existing":
             for name in ("ratio", "stratify", "group"):
                 del told[name]
-            del told["seed"]
+            if not self.copies:
+                del told["seed"]
+        told |= self.pixels()
         told |= {"apart": sorted(self.apart()), "drop": sorted(self.drop)}
         return json.dumps(told, sort_keys=True, ensure_ascii=False)
+
+    def pixels(self) -> dict[str, Any]:
+        """What decides how pixels come out, less what has no effect; empty where images stay as they are."""
+        told: dict[str, Any] = {"resize": self.resize, "size": self.size} if self.resize != "none" else {}
+        if self.grey:
+            told["grey"] = True
+        if self.copies:
+            told |= {"copies": self.copies}
+            told |= {name: value for name in AUGMENTATIONS if (value := getattr(self, name))}
+        return told
 
     def to_toml(self) -> dict[str, Any]:
         """Every value, as recipe.toml holds it."""
@@ -159,6 +262,14 @@ class Recipe(Part):
 
 def _composed(text: str) -> str:
     return unicodedata.normalize("NFC", text).strip()
+
+
+def unsuited(recipe: Recipe, task: Task) -> list[Problem]:
+    """What of a sound recipe sets of `task` cannot have."""
+    if task == "detect":
+        return []
+    text = "makes one image of several, which has no one class: leave it at 0 for sets to classify"
+    return [Problem(name, text) for name in SEVERAL if getattr(recipe, name)]
 
 
 def problems(data: Mapping[str, Any]) -> list[Problem]:

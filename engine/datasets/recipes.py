@@ -18,9 +18,9 @@ from typing import Any
 from engine.datasets import fingerprints, registry, store
 from engine.datasets.groups import join_alike, same_files
 from engine.datasets.model import SPLITS, Counts, Dataset, Item, Progress, Split
-from engine.datasets.recipe import Recipe, parse
+from engine.datasets.recipe import Recipe, parse, unsuited
 from engine.datasets.stratify import Unit, deal
-from engine.errors import DojangError
+from engine.errors import DojangError, Invalid, NotFound
 from engine.files import read_toml, write_bytes, write_toml
 
 RECIPE, DIGESTS = "recipe.toml", "digests.bin"
@@ -71,6 +71,9 @@ def draft(workspace: Path, recipe: Recipe, progress: Progress | None = None) -> 
     if len({one.task for one in sets}) > 1:
         told = ", ".join(f"{one.name} to {one.task}" for one in sets)
         raise DojangError(f"The sets are not of one task: {told}.", code="BAD_RECIPE", hint="Choose sets of one task.")
+    unfit = unsuited(recipe, sets[0].task)
+    if unfit:
+        raise Invalid(unfit, code="BAD_RECIPE")
     classes, maps = _classes(recipe, sets)
     rows: list[_Row] = []
     unlabelled = emptied = 0
@@ -175,7 +178,7 @@ def create(workspace: Path, name: str, made: Draft) -> Dataset:
         else {"from": ", ".join(made.recipe.sources)}
     )
     while True:
-        number = max([_given(workspace, name), *(n for n, _ in _numbered(workspace, name))]) + 1
+        number = max([registry.last_number(workspace, name), *(n for n, _ in _numbered(workspace, name))]) + 1
         dataset = Dataset(
             name=registry.check_version_name(f"{name}@{number}"),
             root=first.root,
@@ -195,7 +198,7 @@ def create(workspace: Path, name: str, made: Draft) -> Dataset:
             write_bytes(folder / DIGESTS, b"".join(made.digests))
 
         try:
-            registry._create(workspace / "datasets" / dataset.name, dataset, made.items, [], more)
+            registry.keep(workspace / "datasets" / dataset.name, dataset, made.items, [], more)
             return dataset
         except DojangError as e:
             if e.code != "EXISTS":  # another process took the number
@@ -212,28 +215,47 @@ def _numbered(workspace: Path, name: str) -> list[tuple[int, Path]]:
     return sorted((int(n), place) for (base, _, n), place in found if base == name and n.isdecimal())
 
 
-def _given(workspace: Path, name: str) -> int:
-    try:
-        return int((workspace / "datasets" / f".{name}.number").read_text())
-    except (OSError, ValueError):
-        return 0
-
-
 def recipe_of(workspace: Path, name: str) -> Recipe:
     """The recipe that the version NAME@NUMBER was made from."""
+    found = find_recipe(workspace, name)
+    if found is None:
+        raise NotFound(f"{name} has no recipe.", hint="Only versions have one, such as cells@1.")
+    return found
+
+
+def find_recipe(workspace: Path, name: str) -> Recipe | None:
+    """The recipe of a set that is a version; None of one that is not."""
+    path = registry.home(workspace, name) / RECIPE
     try:
-        return parse(read_toml(registry.home(workspace, name) / RECIPE))
+        return parse(read_toml(path))
+    except FileNotFoundError:
+        return None
     except OSError as e:
-        hint = "Only versions have one, such as cells@1."
-        raise DojangError(f"{name} has no recipe.", code="NOT_FOUND", hint=hint) from e
+        raise DojangError(f"{path} cannot be read: {e.strerror}.", code="UNREADABLE") from e
+
+
+def train_images(workspace: Path, dataset: Dataset) -> int:
+    """How many images an epoch of training on `dataset` goes through: those of train, and their augmented copies."""
+    recipe = find_recipe(workspace, dataset.name)
+    return dataset.counts.per_split["train"].images * (1 + (recipe.copies if recipe else 0))
+
+
+def digests(workspace: Path, name: str) -> list[bytes]:
+    """The digest of each item's file, as it was when the version was made."""
+    path, size = registry.home(workspace, name) / DIGESTS, fingerprints.DIGEST
+    try:
+        raw = path.read_bytes()
+    except OSError as e:
+        raise DojangError(f"{path} cannot be read: {e.strerror}.", code="UNREADABLE") from e
+    if len(raw) != size * len(registry.open_items(workspace, name)):
+        hint = "Make the version again: `dojang dataset version show` prints its recipe."
+        raise DojangError(f"{path} is not whole.", code="BAD_FILE", hint=hint)
+    return [raw[at : at + size] for at in range(0, len(raw), size)]
 
 
 def delete(workspace: Path, name: str) -> None:
     """Remove a version; its images stay where they are, and its number is not given again."""
     recipe_of(workspace, name)
-    base, _, number = registry.home(workspace, name).name.rpartition("@")
-    if int(number) > _given(workspace, base):
-        write_bytes(workspace / "datasets" / f".{base}.number", number.encode())
     registry.remove(workspace, name)
 
 
@@ -259,6 +281,5 @@ def diff(workspace: Path, one: str, other: str) -> dict[str, Any]:
 
 def _splits(workspace: Path, name: str) -> dict[bytes, tuple[str, str]]:
     """Split and path of each image by its content."""
-    raw, size = (registry.home(workspace, name) / DIGESTS).read_bytes(), fingerprints.DIGEST
     items = registry.open_items(workspace, name)
-    return {raw[i * size : (i + 1) * size]: (item.split, item.path) for i, item in enumerate(items)}
+    return {digest: (item.split, item.path) for digest, item in zip(digests(workspace, name), items, strict=True)}

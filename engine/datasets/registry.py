@@ -15,7 +15,7 @@ from engine.datasets.files import from_user, is_folder, nfc, there
 from engine.datasets.index import Items
 from engine.datasets.model import Counts, Dataset, Finding, Format, Item, Progress
 from engine.errors import DojangError, NotFound
-from engine.files import disk_error, sync_folder
+from engine.files import disk_error, sync_folder, write_bytes
 
 DESCRIPTIONS = (".yaml", ".yml", ".json", ".csv", ".tsv")  # files that may be given in the folder's stead
 LONGEST_NAME = 64  # characters
@@ -65,17 +65,18 @@ def add(
         counts=Counts.of(result.items, result.classes),
         findings=store.count_findings(result.findings),
     )
-    _create(folder, dataset, result.items, result.findings)
+    keep(folder, dataset, result.items, result.findings)
     return dataset
 
 
-def _create(
+def keep(
     home: Path,
     dataset: Dataset,
     items: list[Item],
     findings: list[Finding],
     more: Callable[[Path], None] | None = None,
 ) -> None:
+    """Write all that is known of a dataset into the new folder `home`; `more` adds to it. DojangError if it exists."""
     temp = home.with_name(f".{dataset.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         temp.mkdir(parents=True)
@@ -159,8 +160,11 @@ def require(dataset: Dataset) -> None:
 
 
 def remove(workspace: Path, name: str) -> None:
-    """Forget a dataset, broken or not. Its images and labels stay where they are."""
+    """Forget a dataset, broken or not. Its images and labels stay where they are; a version's number is not given again."""
     folder = home(workspace, name)
+    base, _, number = folder.name.rpartition("@")
+    if base and int(number) > last_number(workspace, base):
+        write_bytes(_numbers(workspace, base), number.encode())
     trash = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         folder.rename(trash)
@@ -168,6 +172,18 @@ def remove(workspace: Path, name: str) -> None:
         raise disk_error(e, folder) from e
     shutil.rmtree(trash, ignore_errors=True)
     sync_folder(folder.parent)
+
+
+def last_number(workspace: Path, name: str) -> int:
+    """The highest number of a version of `name` that was removed; 0 where none was."""
+    try:
+        return int(_numbers(workspace, name).read_text())
+    except (OSError, ValueError):
+        return 0
+
+
+def _numbers(workspace: Path, name: str) -> Path:
+    return workspace / "datasets" / f".{name}.number"
 
 
 def home(workspace: Path, name: str) -> Path:

@@ -2,47 +2,77 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from engine import catalog
-from engine.datasets import SPLITS, Box, Dataset, Item, findings, items, load, store, verify
+from engine.datasets import SPLITS, Box, Dataset, Item, findings, items, load, packs, store, verify
+from engine.datasets.packfile import Pack
 from engine.errors import DojangError
 from engine.spec import Spec
 
 NAMED = 10  # files that an error lists
+VARIATIONS = (  # settings of a spec that vary images anew each time they are seen
+    *("mosaic", "mixup", "hue", "saturation", "brightness", "rotation", "translate", "scale"),
+    *("flip_horizontal", "flip_vertical"),
+)
+
+
+class Packed(NamedTuple):
+    """Where the pixels of a sample are, when not in its file."""
+
+    pack: Pack
+    place: int
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One image of a split. Sizes in pixels as shown; `boxes` as parts of the image; `label` its class, to classify."""
+    """One image of a split. Sizes in pixels as shown; `boxes` as parts of the image; `label` its class, to classify.
 
-    path: str  # absolute
+    Its pixels are read by `engine.training.pixels`: those of the file are others where it is `packed`.
+    """
+
+    path: str  # absolute; of a varied copy, the file that it was made from
     height: int
     width: int
     boxes: tuple[Box, ...]
     label: int | None = None
+    packed: Packed | None = None
 
 
 @dataclass(frozen=True)
 class Material:
-    """The data set as it is trained on. `notes` are worth telling the person."""
+    """The data set as it is trained on. `notes` are worth telling the person, `facts` worth writing down."""
 
     dataset: Dataset
     samples: dict[str, list[Sample]]  # by split
     notes: list[str]
+    facts: list[str] = field(default_factory=list)
+    copies: int = 0  # varied ones of each training image, among the samples
+    pack: Pack | None = None  # that pixels are taken from
 
     @property
     def images(self) -> dict[str, int]:
         return {split: len(found) for split, found in self.samples.items()}
 
+    def close(self) -> None:
+        """The pixels are no longer needed, for now: the pack may be dropped, or made again."""
+        if self.pack:
+            self.pack.let_go()
+
+    def governs(self, spec: Spec) -> Spec:
+        """`spec` as this material is to be trained with: where images were varied beforehand, they are not again."""
+        return spec.model_copy(update=dict.fromkeys(VARIATIONS, 0.0)) if self.copies else spec
+
 
 def gather(spec: Spec, workspace: Path, tick: Callable[[int, int], bool]) -> Material | None:
     """The samples of each split; None when `tick` (called with images done and in all) says to stop.
 
-    Raises DojangError: NOT_FOUND, DATA_CHANGED when the set is not the one the spec was made for, DATASET_GONE, or
-    BAD_DATASET naming the files that are missing.
+    Where the set is a version whose recipe makes pixels, they are made now, or found from an earlier training. Raises
+    DojangError: NOT_FOUND, DATA_CHANGED when the set is not the one the spec was made for, DATASET_GONE, BAD_DATASET
+    naming the files that are missing, or DISK_FULL.
     """
     dataset = load(workspace, spec.dataset)
     if spec.dataset_hash and spec.dataset_hash != dataset.hash:
@@ -53,7 +83,8 @@ def gather(spec: Spec, workspace: Path, tick: Callable[[int, int], bool]) -> Mat
             code="BAD_DATASET",
             hint="`dojang models` says what each model does.",
         )
-    every = items(workspace, spec.dataset)
+    made = packs.source(workspace, spec.dataset)
+    every = list(made.items) if made else items(workspace, spec.dataset)
     missing, changed = [], 0
     for done, item in enumerate(every):
         if done % 256 == 0 and not tick(done, len(every)):
@@ -66,7 +97,35 @@ def gather(spec: Spec, workspace: Path, tick: Callable[[int, int], bool]) -> Mat
         verify(workspace, spec.dataset)  # says it better when the whole folder is gone
         raise missing_images(dataset.name, missing)
     tick(len(every), len(every))
-    return _sort(dataset, every, workspace, changed)
+    if made is None:
+        return _sort(dataset, every, workspace, changed)
+    pack = packs.take(workspace, made, tick)
+    return None if pack is None else _unpacked(made, pack)
+
+
+def _unpacked(made: packs.Source, pack: Pack) -> Material:
+    """Each image where it was packed, or else its file; after it its copies."""
+    layout = packs.Layout(made)
+    samples: dict[str, list[Sample]] = {split: [] for split in SPLITS}
+    for i, item in enumerate(made.items):
+        samples[item.split] += _samples_of(made, pack, layout, i)
+    facts = [f"Images are taken as the data set's version shapes them: {pack.bytes / 1e6:,.1f} MB in {pack.folder}."]
+    if layout.copies:
+        facts.append(
+            f"The version holds {layout.copies} varied {'copy' if layout.copies == 1 else 'copies'} of each training "
+            f"image, so images are not varied again while training: {', '.join(VARIATIONS)} are off."
+        )
+    return Material(made.dataset, samples, [], facts, layout.copies, pack)
+
+
+def _samples_of(made: packs.Source, pack: Pack, layout: packs.Layout, i: int) -> Iterator[Sample]:
+    item = made.items[i]
+    path = str(made.dataset.image(item))
+    if not layout.kept:
+        yield Sample(path, item.height, item.width, item.boxes, item.label)
+    for place in layout.places(i, item):
+        entry = pack.entries[place]
+        yield Sample(path, entry.height, entry.width, entry.boxes, entry.label, Packed(pack, place))
 
 
 def data_changed(spec: Spec) -> DojangError:

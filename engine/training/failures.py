@@ -13,7 +13,7 @@ import torch
 from engine.errors import DojangError
 from engine.files import disk_error
 from engine.training.data import missing_images
-from engine.training.session import UnreadableImage
+from engine.training.session import DamagedPack, UnreadableImage
 from engine.worker import Job
 
 GPU_MEMORY = (
@@ -62,9 +62,13 @@ def explained(job: Job) -> Iterator[None]:
     try:
         yield
     except UnreadableImage as e:
-        # From a loading process the text arrives wrapped in that process's traceback.
-        path = str(e).strip().rpartition(f"{UnreadableImage.__name__}: ")[2].splitlines()[0]
-        raise missing_images(job.spec.dataset, [path]) from e
+        raise missing_images(job.spec.dataset, [_own_text(e)]) from e
+    except DamagedPack as e:
+        raise DojangError(
+            f"The prepared images in {_own_text(e)} are damaged on the disk.",
+            code="BAD_FILE",
+            hint=f"Resume: they are made again. Nothing else is lost. dojang resume {job.version.reference}",
+        ) from e
     except torch.OutOfMemoryError as e:
         raise _gpu_memory(job) from e
     except RuntimeError as e:
@@ -76,6 +80,11 @@ def explained(job: Job) -> Iterator[None]:
         if e.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise disk_error(e, Path(e.filename or job.version.path)) from e
+
+
+def _own_text(e: Exception) -> str:
+    """What `e` said. From a loading process it arrives wrapped in that process's traceback."""
+    return str(e).strip().rpartition(f"{type(e).__name__}: ")[2].splitlines()[0]
 
 
 def _runtime(job: Job, text: str) -> DojangError | None:

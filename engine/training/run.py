@@ -65,7 +65,10 @@ def _train(job: Job, threads: int) -> Ending:
         material = _material(job, requests)
         if world.agree(int(material is None)) or material is None:
             return requests.word
-        return _with_session(job, material, precision, requests, world, file, state)
+        try:
+            return _with_session(job, material, precision, requests, world, file, state)
+        finally:
+            material.close()
     finally:
         world.close()
 
@@ -161,6 +164,8 @@ def _material(job: Job, requests: Requests) -> Material | None:
     material = data.gather(job.spec, job.version.workspace.path, tick)
     for note in material.notes if material else ():
         job.log.append("log", level="warning", text=note)
+    for fact in material.facts if material else ():
+        job.log.append("log", level="info", text=fact)
     return material
 
 

@@ -111,5 +111,9 @@ def pieces_of(session: Session, batch: Batch) -> list[Batch]:
     return session.split(batch, session.pieces) if session.pieces > 1 else [batch]
 
 
+class DamagedPack(Exception):
+    """The packed pixels of a data set's version are not those that were written. The text is their folder."""
+
+
 class UnreadableImage(Exception):
     """An image that was there when the training began cannot be read any more. The text is its path alone."""

@@ -48,6 +48,10 @@ def network(name: str, classes: int = 2, size: int = 32, dropout: float | None =
     return Network(Design(name, classes, size, dropout))
 
 
+def file(path: str) -> Sample:
+    return Sample(path, 50, 70, (), 0)
+
+
 def recipe(**changes: Any) -> Recipe:
     return Recipe.of(parse({"dataset": "d", "model": "resnet18", "image_size": 32, **changes}))
 
@@ -170,7 +174,7 @@ def photo(tmp_path: Path) -> Path:
 
 
 def test_judged_as_torchvisions_presets_do(photo: Path) -> None:
-    found = plain(decoded(str(photo)), recipe())
+    found = plain(decoded(file(str(photo))), recipe())
     image = change.pil_to_tensor(Image.open(photo))
     expected = change.center_crop(change.resize(image, [37], antialias=True), [32, 32])
     assert found.shape == (3, 32, 32) and found.dtype == torch.uint8
@@ -182,7 +186,7 @@ def test_turned_as_exif_says(photo: Path, tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera was held upright
     image.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "b.jpg", exif=exif, quality=100, subsampling=0)
-    upright, turned = decoded(str(photo)), decoded(str(tmp_path / "b.jpg"))
+    upright, turned = decoded(file(str(photo))), decoded(file(str(tmp_path / "b.jpg")))
     assert turned.shape == upright.shape == (3, 50, 70)
     assert (turned.int() - upright.int()).abs().float().mean() < 3
 
@@ -191,11 +195,11 @@ def test_an_unreadable_image_is_named(tmp_path: Path) -> None:
     (tmp_path / "c.jpg").write_bytes(b"no image")
     for name in ("c.jpg", "gone.jpg"):
         with pytest.raises(UnreadableImage, match=name):
-            decoded(str(tmp_path / name))
+            decoded(file(str(tmp_path / name)))
 
 
 def test_a_view_depends_on_counters_alone(photo: Path) -> None:
-    image, wild = decoded(str(photo)), recipe(rotation=20, flip_vertical=0.5, hue=0.2)
+    image, wild = decoded(file(str(photo))), recipe(rotation=20, flip_vertical=0.5, hue=0.2)
     views = Views(7, 0)
 
     def view(epoch: int, index: int) -> torch.Tensor:
@@ -364,7 +368,7 @@ def test_a_full_disk_is_seen_before(tmp_path: Path) -> None:
 
 def test_a_pack_is_known_by_all_that_it_depends_on(photo: Path) -> None:
     def key(parts: dict[str, Any], views: Views, **changes: Any) -> str:
-        return features.key(parts, recipe(**changes), views, [str(photo)])
+        return features.key(parts, recipe(**changes), views, [file(str(photo))])
 
     base = key({"weights": "a"}, Views(0, 2))
     assert base == key({"weights": "a"}, Views(0, 2))

@@ -88,9 +88,9 @@ def count_decoded(monkeypatch: Any) -> list[str]:
     found: list[str] = []
     decoded = torchvision_data.decoded
 
-    def noting(path: str) -> Any:
-        found.append(path)
-        return decoded(path)
+    def noting(sample: Any) -> Any:
+        found.append(sample.path)
+        return decoded(sample)
 
     monkeypatch.setattr(torchvision_data, "decoded", noting)
     return found

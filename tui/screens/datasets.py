@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from textual import on, work
 from textual.binding import Binding, BindingType
@@ -53,6 +53,11 @@ class DatasetsScreen(Page):
     BINDINGS: ClassVar[list[BindingType]] = [
         bind("a", "add", "add", help="register a folder"),
         Binding("enter", "open", "details", tooltip="counts by split and class, and everything that was found"),
+        bind("d", "doctor", "doctor", help="look for what would spoil a training"),
+        bind(
+            "v", "versions", "versions", help="fixed recipes over it: split, classes, preprocessing, augmented copies"
+        ),
+        bind("i", "images", "images", help="look at its images with what is labelled in them"),
         bind("n", "train", "train with it", help="new training with this data set"),
         bind("x", "remove", "forget", help="forget the set; its folder is not touched"),
         Binding("slash", "search", "search", tooltip="search by name or class"),
@@ -108,7 +113,7 @@ class DatasetsScreen(Page):
         return about(found, registry.findings(self.dojang.workspace.path, found.name)[:SHOWN])
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        if action in ("open", "remove", "train"):
+        if action in ("open", "remove", "train", "images", "doctor", "versions"):
             return self.is_mounted and self.selected is not None
         if action == "clear":
             return self.is_mounted and bool(self.query_one(Filter).value)
@@ -126,6 +131,24 @@ class DatasetsScreen(Page):
         found = self.selected
         if found:
             self.app.push_screen(Note("Data set", self._facts(found)))
+
+    def action_doctor(self) -> None:
+        from tui.screens.doctor import DoctorScreen
+
+        if self.selected:
+            self.app.push_screen(DoctorScreen(self.selected.name))
+
+    def action_versions(self) -> None:
+        from tui.screens.dataset_versions import DatasetVersionsScreen
+
+        if self.selected:
+            self.app.push_screen(DatasetVersionsScreen(self.selected.name))
+
+    def action_images(self) -> None:
+        from tui.screens.gallery import open_images
+
+        if self.selected:
+            open_images(self.app, self.selected.name)
 
     def action_train(self) -> None:
         from tui.screens.wizard import WizardScreen
@@ -197,9 +220,14 @@ def about(d: Dataset, findings: list[Finding] | None = None) -> list[Fact]:
     if len(d.classes) > 40:
         lines.append(Content(f"… and {len(d.classes) - 40} more classes"))
     own = d.split_source == "existing"
+    made = (
+        f"split made here by {as_shares(d.split)}, seed {d.split.get('seed', 0)}"
+        if "ratios" in d.split
+        else "split made here"
+    )
     lines += [
         Content(""),
-        Content.styled("the set's own split" if own else f"split made here: {d.split}", "$foreground-muted"),
+        Content.styled("the set's own split" if own else made, "$foreground-muted"),
     ]
     lines.append(Content.styled(str(d.root), "$foreground-muted"))
     if findings:
@@ -213,6 +241,14 @@ def about(d: Dataset, findings: list[Finding] | None = None) -> list[Fact]:
             lines.append((Content.assemble((f"{f.severity}  ", style), words.clean(where)), 2))
             lines.append((Content(f"  {words.clean(f.message)}"), 2))
     return lines
+
+
+def as_shares(split: Mapping[str, Any]) -> str:
+    """The shares of a split as they are typed: 80/10/10."""
+    try:
+        return "/".join(f"{float(share):g}" for share in split["ratios"])
+    except (TypeError, ValueError):
+        return "shares"
 
 
 async def add_dataset(page: Page) -> str | None:

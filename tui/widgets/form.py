@@ -357,7 +357,7 @@ def as_text(value: Any) -> str:
     return str(value)
 
 
-def help_of(field: Field, default: str) -> Content:
+def help_of(field: Field, default: str, file: str = "spec.toml") -> Content:
     """The longer help of a field: what it does, what too small and too large do, its range and default."""
     info = field.info
     lines = [Content.styled(str(info["title"]), "bold"), Content(str(info["description"]))]
@@ -367,7 +367,7 @@ def help_of(field: Field, default: str) -> Content:
     facts = [
         ("Range: ", specs.range_text(field.field, field.model)),
         ("Default: ", default or (f"auto: {info['auto']}" if info.get("auto") else "")),
-        ("In spec.toml: ", field.field),
+        (f"In {file}: ", field.field),
     ]
     lines += [Content.styled(k + v, "$foreground-muted") for k, v in facts if v]
     return Content("\n").join(lines)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine import catalog, plugins
+from engine.datasets import packs
 from engine.errors import DojangError
 from engine.spec import Spec
 
@@ -28,7 +29,7 @@ def open_session(
     `scratch` is a folder for what a library insists on writing; `weights` the file to start from, None for random ones;
     `structure` that of the checkpoint to take up.
     """
-    model = catalog.find(spec.model)
+    model, spec = catalog.find(spec.model), material.governs(spec)
     if model.kernel == "ultralytics":
         from engine.training.kernels import ultralytics
 
@@ -42,6 +43,8 @@ def open_session(
 
         return torchvision.Classifier(spec, material, precision, scratch, weights, structure)
     plugin = plugins.kernel(model.kernel)
+    if plugin and material.pack and not getattr(plugin, "reads_packs", False):
+        raise packs.files_only(model.name)
     if plugin:
         return plugin.open_session(spec, material, precision, scratch, weights, structure)
     raise DojangError(

@@ -11,8 +11,6 @@ import random
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -20,9 +18,10 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as change
 
 from engine.spec import Spec
+from engine.training import pixels
 from engine.training.data import Sample
 from engine.training.randomness import mix
-from engine.training.session import Batch, UnreadableImage
+from engine.training.session import Batch
 
 CENTRE = 0.875  # share of the shorter side that is cut out
 MIXED = (
@@ -95,15 +94,9 @@ def partner(seed: int, epoch: int, index: int, images: int, chance: float) -> tu
     return dice.randrange(images), max(share, 1 - share)
 
 
-def decoded(path: str) -> Tensor:
-    """The image as shown: (3, height, width), red first, bytes. Raises UnreadableImage."""
-    try:
-        found = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
-    except (OSError, cv2.error) as e:
-        raise UnreadableImage(path) from e
-    if found is None:
-        raise UnreadableImage(path)
-    return torch.from_numpy(found).flip(-1).permute(2, 0, 1)
+def decoded(sample: Sample) -> Tensor:
+    """The image as shown: (3, height, width), red first, bytes. Raises UnreadableImage or DamagedPack."""
+    return torch.from_numpy(pixels.read(sample)).flip(-1).permute(2, 0, 1)
 
 
 def scaled(image: Tensor, side: int) -> Tensor:
@@ -202,7 +195,7 @@ class Images(Dataset[dict[str, Any]]):
         """What views are made from; without any, what is judged."""
         kept = self._kept.get(index)
         if kept is None:
-            image = decoded(self.samples[index].path)
+            image = decoded(self.samples[index])
             kept = reduced(image, self.recipe) if self.views else plain(reduced(image, self.recipe), self.recipe)
             kept = kept.contiguous()
             if kept.nbytes <= self.room:

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from engine.files import disk_error, sync_folder
+from engine.training.data import Sample
 from engine.training.kernels.torchvision_data import Recipe, Views
 
 FORMAT = 1
@@ -75,16 +76,19 @@ class Pack:
         return found.view(self.shape.type).view(len(numbers), *self.shape.row)
 
 
-def key(parts: dict[str, Any], recipe: Recipe, views: Views, files: Iterable[str]) -> str:
-    """The name of what is computed from all this; `files` by their size and time of change too."""
+def key(parts: dict[str, Any], recipe: Recipe, views: Views, samples: Iterable[Sample]) -> str:
+    """The name of what is computed from all this; files by their size and time of change too, packs by their name."""
     sha = hashlib.sha256()
     known = {**parts, "format": FORMAT, "views": views.count, "image_size": recipe.image_size}
     if views.count > 1:  # else nothing is varied
         known |= {"recipe": asdict(recipe), "seed": views.seed}
     sha.update(json.dumps(known, sort_keys=True).encode())
-    for file in files:
-        status = os.stat(file)
-        sha.update(f"{file}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+    for sample in samples:
+        if sample.packed:
+            sha.update(f"{sample.packed.pack.folder.name}\0{sample.packed.place}\n".encode())
+            continue
+        status = os.stat(sample.path)
+        sha.update(f"{sample.path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
     return sha.hexdigest()[:32]
 
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from engine.training import checkpoint, loading
+from engine.training.data import Sample
 from engine.training.kernels import torchvision_features as features
 from engine.training.kernels.torchvision_data import Images, Unfolded, Views, partner, targets
 from engine.training.kernels.torchvision_models import Network
@@ -84,7 +85,7 @@ class Frozen:
     def _make(self, shape: features.Shape, between: Between) -> bool:
         """Find the pack or write it. False when `between` stopped that."""
         samples = self.session.material.samples
-        name = features.key(self._origin(), self.session.recipe, self.views, _files(samples["train"] + samples["val"]))
+        name = features.key(self._origin(), self.session.recipe, self.views, _there(samples["train"] + samples["val"]))
         started, how = time.monotonic(), "found from an earlier training"
         try:
             self.pack = features.find(self.folder, name, shape)
@@ -225,9 +226,9 @@ class Frozen:
         return False
 
 
-def _files(samples: list[Any]) -> list[str]:
-    """Their paths. Raises UnreadableImage for one that is gone."""
+def _there(samples: list[Sample]) -> list[Sample]:
+    """The samples. Raises UnreadableImage for a file that is gone."""
     for sample in samples:
-        if not os.path.isfile(sample.path):
+        if not sample.packed and not os.path.isfile(sample.path):
             raise UnreadableImage(sample.path)
-    return [sample.path for sample in samples]
+    return samples

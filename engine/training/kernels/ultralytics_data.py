@@ -9,9 +9,11 @@ from __future__ import annotations
 import os
 from copy import copy
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from ultralytics.cfg import get_cfg
 from ultralytics.data.augment import Albumentations, Compose
@@ -20,9 +22,9 @@ from ultralytics.data.utils import check_file_speeds
 
 from engine import catalog
 from engine.spec import Spec
-from engine.training import randomness
+from engine.training import pixels, randomness
 from engine.training.data import Material, Sample
-from engine.training.session import UnreadableImage
+from engine.training.session import DamagedPack, UnreadableImage
 
 KEEP_SHARE = 0.25  # of the free memory, at most, goes to decoded images
 KEEP_SHARES = {"auto": KEEP_SHARE, "ram": 0.75, "off": 0.0}  # by the spec's `cache`
@@ -74,6 +76,12 @@ class ManifestDataset(YOLODataset):
         """Never load everything up front: `load_image` keeps what fits as it comes."""
         return False
 
+    def set_rectangle(self) -> None:
+        """Upstream orders images by shape: samples go with them."""
+        numbers = {id(label): number for number, label in enumerate(self.labels)}
+        super().set_rectangle()
+        self.samples = [self.samples[numbers[id(label)]] for label in self.labels]
+
     def build_transforms(self, hyp: Any) -> Compose:
         """Upstream's own, less what draws from generators that counters do not reach."""
         transforms = super().build_transforms(hyp=hyp)
@@ -95,7 +103,9 @@ class ManifestDataset(YOLODataset):
         kept = self._kept.get(i)
         if kept is None:
             try:
-                image, original, resized = super().load_image(i, rect_mode, resize_short)
+                image, original, resized = self._loaded(i, rect_mode, resize_short)
+            except DamagedPack:
+                raise
             except Exception as e:
                 raise UnreadableImage(self.im_files[i]) from e
             if image.nbytes > self.room:
@@ -104,6 +114,30 @@ class ManifestDataset(YOLODataset):
             kept = self._kept[i] = image, original, resized
         # Colour augmentation writes into the image it is given, so the kept one is never handed out.
         return kept[0].copy(), kept[1], kept[2]
+
+    def _loaded(self, i: int, rect_mode: bool, resize_short: bool) -> Loaded:
+        """What upstream makes of a file; of packed pixels the same: the longer side is scaled to the image size."""
+        sample = self.samples[i]
+        if sample.packed is None or self.ims[i] is not None:
+            found: Loaded = super().load_image(i, rect_mode, resize_short)
+            return found
+        assert rect_mode and not resize_short  # what detectors ask for
+        image = pixels.packed(sample)
+        height, width = image.shape[:2]
+        if (scale := self.imgsz / max(height, width)) != 1:
+            size = tuple(min(ceil(side * scale), self.imgsz) for side in (width, height))
+            image = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
+        if self.augment and self.cache != "ram":
+            self._remember(i, image, (height, width))
+        return image, (height, width), image.shape[:2]
+
+    def _remember(self, i: int, image: np.ndarray, original: tuple[int, int]) -> None:
+        """Keep what was loaded lately for upstream's mosaic, as upstream does."""
+        self.ims[i], self.im_hw0[i], self.im_hw[i] = image, original, image.shape[:2]
+        self.buffer.append(i)
+        if 1 < len(self.buffer) >= self.max_buffer_length:
+            last = self.buffer.pop(0)
+            self.ims[last], self.im_hw0[last], self.im_hw[last] = None, None, None
 
 
 def _label(sample: Sample) -> dict[str, Any]:
