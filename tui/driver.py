@@ -98,6 +98,10 @@ class DiffDriver(LinuxDriver):
         if sent := self._diff.feed(data, size):
             super().write(sent)
 
+    def send(self, data: str) -> None:
+        """Past the memory of cells: for what touches none and leaves the cursor where it was, as pictures do."""
+        super().write(data)
+
     def _terminal_size(self) -> tuple[int, int]:
         try:
             columns, rows = os.get_terminal_size(2 if self._file is None else self._file.fileno())

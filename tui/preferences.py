@@ -10,16 +10,21 @@ from engine.errors import DojangError
 from engine.versions import Workspace
 
 MARKERS = ("braille", "quadrant", "ascii")
+IMAGES = ("auto", "blocks")
 
 
 @dataclass(frozen=True, slots=True)
 class Preferences:
-    """`theme` empty: chosen for the terminal. `smoothing`: 0 … 0.99, of curves by step."""
+    """`theme` empty: chosen for the terminal. `smoothing`: 0 … 0.99, of curves by step.
+
+    `images`: pixels where the terminal draws them (auto), or blocks of text everywhere.
+    """
 
     theme: str = ""
     marker: str = "braille"
     smoothing: float = 0.6
     mouse: bool = True
+    images: str = "auto"
 
 
 def load(workspace: Workspace) -> Preferences:
@@ -35,6 +40,8 @@ def load(workspace: Workspace) -> Preferences:
         found = replace(found, marker=data["marker"])
     if isinstance(data.get("smoothing"), (int, float)) and 0 <= data["smoothing"] <= 0.99:
         found = replace(found, smoothing=float(data["smoothing"]))
+    if data.get("images") in IMAGES:
+        found = replace(found, images=data["images"])
     if isinstance(data.get("mouse"), bool):
         found = replace(found, mouse=data["mouse"])
     return found

@@ -16,11 +16,15 @@ def open_app(workspace_path: Path, *, theme: str | None = None, mouse: bool = Tr
         return 2
     from engine import plugins
     from engine.versions import Workspace
-    from tui.app import DojangApp
+    from tui import graphics, preferences
 
     workspace = Workspace(workspace_path).ensure()
+    cell = graphics.ask() if preferences.load(workspace).images == "auto" else None
+    from tui.app import DojangApp
+
     plugins.look_in(workspace.path)
     app = DojangApp(workspace, theme=theme, open_version=open_version, driver_class=terminal.driver_class())
+    app.cell = cell
     goes_on = app.run(mouse=mouse and app.preferences.mouse)
     if goes_on:
         sys.stdout.write(goes_on + "\n")

@@ -46,7 +46,7 @@ async def opened_on(person: Person, name: str, **how: object) -> ImagesScreen:
 async def test_an_image_and_its_objects(workspace: Workspace, cells: str, opened: Open, size: tuple[int, int]) -> None:
     async with opened(workspace, size) as person:
         screen = await opened_on(person, cells)
-        await person.sees("사진0.png", "200 × 120 px", "1 object", "60×60", "1 of 4", "train", "┐", "└")
+        await person.sees("사진0.png", "200×120 px", "1 object", "60×60", "1 of 4", "train", "┐", "└")
         assert "blot" not in person.text
         await person.press("right")
         await person.sees("사진1.png", "2 objects", "2 of 4", "blot")
@@ -76,7 +76,7 @@ async def test_words_narrow_and_the_grid_opens(workspace: Workspace, cells: str,
         await person.press("escape")
         await person.sees("2 of 4", "사진1.png")
         await person.press("tab")
-        await person.sees("train 2 사진1", "val 1 사진3")
+        await person.sees("train 2", "val 1", "▌사진1", "cannot be shown")
         grid = screen.query_one(Thumbnails)
         assert grid.cursor == 1
         await person.press("right", "right", "enter")

@@ -50,6 +50,15 @@ class Page(Screen[None]):
     def title_bar(self) -> TitleBar:
         return self.query_one("#title", TitleBar)
 
+    def on_screen_suspend(self) -> None:
+        """Another screen or a dialog comes: pixels would lie over it."""
+        for picture in self.query("Picture"):
+            picture.away()  # type: ignore[attr-defined]
+
+    def on_screen_resume(self) -> None:
+        for picture in self.query("Picture"):
+            picture.back()  # type: ignore[attr-defined]
+
     async def may_leave(self) -> bool:
         """Whether the screen may close now; asks where something would be lost. Called in a worker."""
         return True

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import unicodedata
+from asyncio import to_thread
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -11,36 +14,39 @@ from textual import on, work
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.content import Content
-from textual.css.query import NoMatches
 from textual.widget import Widget
 from textual.widgets import Static
 from textual.worker import get_current_worker
 
 from engine.datasets import registry
+from engine.datasets.files import nfc
 from engine.datasets.images import BadImage
 from engine.datasets.model import Dataset, Finding, Item
 from engine.errors import DojangError
 from tui import words
 from tui.keys import bind
 from tui.screens.base import Page
-from tui.widgets.blocks import Mark, colour_of
+from tui.screens.dialogs import Pick
+from tui.widgets.blocks import Mark
 from tui.widgets.filter import Filter
+from tui.widgets.lines import Piece
+from tui.widgets.narrowing import Narrowing, Query, choices
+from tui.widgets.objects import ObjectList
 from tui.widgets.picture import Picture
 from tui.widgets.symbols import sign
-from tui.widgets.table import Column, Row, Table
-from tui.widgets.thumbnails import WIDTH, Thumbnails
+from tui.widgets.table import Table
+from tui.widgets.thumbnails import Thumb, Thumbnails
 
 if TYPE_CHECKING:
     from PIL.Image import Image
     from textual.app import App
 
-SIDE = 1600  # pixels of an image that is shown large
+SIDE = 1600  # pixels of an image that is shown whole; rarely more than twice as many are kept
+SHARP = 3000  # of one that is looked at closely
 SMALL = 96  # of one in the grid
 FEW = 8  # objects, up to which a small picture has frames: more would hide it
-OBJECTS = (
-    Column("name", "object", width=8, flex=1, priority=9),
-    Column("size", "px", width=9, align="right", priority=5),
-)
+SAID = 3  # findings of an image that are told beside it
+LEGEND = 4  # classes counted there
 
 
 def open_images(
@@ -65,24 +71,31 @@ def open_images(
     app.push_screen(screen)
 
 
-class ObjectTable(Table):
-    """The objects of the image; left and right are the screen's."""
+class ImageFilter(Filter):
+    """Goes back to the grid, where that is what is seen."""
+
+    def action_to_list(self) -> None:
+        self.set_class(bool(self.value), "open")
+        screen = self.screen
+        assert isinstance(screen, ImagesScreen)
+        screen.settle()
 
 
 class ImagesScreen(Page):
     """One image large with its objects beside it, or a grid of them all."""
 
+    HELP_TITLE = "Images"
     HELP_TEXT = (
         "The images of a data set with what is labelled in them. Arrows left and right go from image to image, up and down "
-        "from object to object; z looks closely. Tab changes between one image and the grid. "
-        "/ narrows by words: parts of file names, splits, classes, and codes of findings, all of which must fit."
+        "from object to object; z looks closely, and then the arrows move the picture. Tab changes between one image and "
+        'the grid. / narrows by words, which may be split:val, class:"red cell" or found:any; o offers what there is.'
     )
     CSS = """
     ImagesScreen #one { height: 1fr; }
-    ImagesScreen #side { width: 26; padding: 0 0 0 1; }
+    ImagesScreen #side { width: 27; padding: 0 1; }
     ImagesScreen.wide #side { width: 38; }
     ImagesScreen #about { height: auto; margin-bottom: 1; }
-    ImagesScreen #legend { height: auto; color: $foreground-muted; }
+    ImagesScreen #legend { height: auto; }
     ImagesScreen #grid { display: none; margin: 0 1; }
     ImagesScreen.many #grid { display: block; }
     ImagesScreen.many #one { display: none; }
@@ -90,16 +103,21 @@ class ImagesScreen(Page):
     HORIZONTAL_BREAKPOINTS = [(0, "narrow"), (116, "wide")]
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "back", "back", tooltip="out of the close look, then back"),
+        Binding("left", "pan(-1,0)", "move", show=False, priority=True),
+        Binding("right", "pan(1,0)", "move", show=False, priority=True),
+        Binding("up", "pan(0,-1)", "move", show=False, priority=True),
+        Binding("down", "pan(0,1)", "move", show=False, tooltip="arrows move the close look", priority=True),
         Binding("left", "turn(-1)", "previous", show=False, tooltip="previous image", priority=True),
         Binding("right", "turn(1)", "next", tooltip="next image", priority=True),
+        Binding(
+            "left_square_bracket", "other(-1)", "previous", show=False, tooltip="previous image, also in a close look"
+        ),
+        Binding("right_square_bracket", "other(1)", "next", show=False, tooltip="next image, also in a close look"),
         Binding("tab", "grid", "grid", tooltip="one image, or a grid of them", priority=True),
-        bind("z", "zoom", "close look", help="close to the object, and the whole again"),
+        bind("z", "zoom", "closer", help="close to the object, and the whole again"),
+        bind("o", "only", "only", help="only a split, a class, or what was found"),
+        Binding("slash", "search", "search", tooltip="by parts of the file name, split, class, finding"),
         bind("b", "boxes", "boxes", help="hide the frames, and show them again"),
-        Binding("slash", "search", "search", tooltip="by file, split, class, or code of a finding"),
-        Binding("shift+left", "pan(-1,0)", "pan", show=False, tooltip="move the close look"),
-        Binding("shift+right", "pan(1,0)", "pan", show=False, tooltip="move the close look"),
-        Binding("shift+up", "pan(0,-1)", "pan", show=False, tooltip="move the close look"),
-        Binding("shift+down", "pan(0,1)", "pan", show=False, tooltip="move the close look"),
     ]
 
     def __init__(
@@ -122,32 +140,53 @@ class ImagesScreen(Page):
         self._said: dict[str, list[Finding]] = {}
         for finding in registry.findings(workspace, dataset):
             self._said.setdefault(finding.image or finding.file, []).append(finding)
-        self._workspace, self._what = workspace, title
-        wanted = None if paths is None else set(paths)
+        self._what = title or words.clean(self.dataset.name)
         self._among: Sequence[int] = range(len(self.items))
-        if wanted is not None:
-            self._among = [i for i, item in enumerate(self.items) if item.path in wanted]
+        if paths is not None:
+            self._among = sorted({i for i in map(self._index, paths) if i is not None})
         self._shown: Sequence[int] = self._among  # after the filter
-        self._at = 0
-        if at:
-            self._at = next((n for n, i in enumerate(self._shown) if self.items[i].path == at), 0)
+        first = self._index(at) if at else None
+        self._at = self._among.index(first) if first is not None and first in self._among else 0
         self._object = object - 1 if object else None
         self._bare = False  # without frames
-        self._images: dict[int, Image | str] = {}  # the one in sight and its neighbours
+        self._images: dict[int, Image | str] = {}  # the one in sight and its neighbours; words in place of damaged ones
+
+    def _index(self, path: str) -> int | None:
+        """Where the image of that path is; items lie in the order of their composed paths."""
+        at = bisect_left(self.items, nfc(path), key=lambda item: nfc(item.path))
+        while at < len(self.items) and nfc(self.items[at].path) == nfc(path):
+            if self.items[at].path == path:
+                return at
+            at += 1
+        return None
 
     def body(self) -> Iterator[Widget]:
-        yield Filter(placeholder="words: part of a file name, train, val, test, a class", id="search")
+        yield ImageFilter(placeholder="part of a file name, train, val, a class, a finding", id="search")
         with Horizontal(id="one"):
             yield Picture(id="picture")
             with Vertical(id="side"):
-                yield Static(id="about")
-                yield ObjectTable(OBJECTS, empty="no objects", show_header=True, id="objects")
-                yield Static(id="legend")
+                yield Static(id="about", markup=False)
+                yield ObjectList(id="objects")
+                yield Static(id="legend", markup=False)
         yield Thumbnails(self._thumbnail, id="grid")
 
     def on_mount(self) -> None:
-        self.query_one(ObjectTable).focus()
+        self.settle()
         self._turned()
+
+    def settle(self) -> None:
+        """The keys go to what is seen."""
+        objects = self.query_one(ObjectList)
+        objects.display = self.dataset.task == "detect"
+        if self.many:
+            self.query_one(Thumbnails).focus()
+        else:
+            self.set_focus(objects if objects.display else None)
+
+    @property
+    def many(self) -> bool:
+        """Whether the grid is seen."""
+        return self.has_class("many")
 
     @property
     def item(self) -> Item | None:
@@ -157,73 +196,99 @@ class ImagesScreen(Page):
 
     def _turned(self) -> None:
         """Another image is to be shown: its words at once, its pixels once they are read."""
-        item = self.item
-        count = f"{self._at + 1} of {len(self._shown)}" if item else "none"
-        of_all = f" (of {len(self._among)})" if len(self._shown) != len(self._among) else ""
-        left = [("dojang", "current"), (f"  {self._what or words.clean(self.dataset.name)}", "title")]
-        right = [(f"{item.split}   ", "muted")] if item else []
-        self.title_bar.show(left, [*right, (count + of_all, "muted")])
-        table = self.query_one(ObjectTable)
+        item, objects = self.item, self.query_one(ObjectList)
+        self._head(item, self._at)
         if item is None:
-            table.set_rows([])
-            self.query_one("#about", Static).update("")
-            self.query_one("#legend", Static).update("")
-            self.query_one(Picture).say("No image fits.")
+            objects.show((), (0, 0))
+            for name in ("#about", "#legend"):
+                self.query_one(name, Static).update("")
+            self.query_one(Picture).say("No image fits.\n\nesc  all images")
             return
+        if self._object is not None and self._object >= len(item.boxes):
+            self._object = None
         self.query_one("#about", Static).update(self._about(item))
-        table.set_rows([self._row(item, i) for i in range(len(item.boxes))])
-        if self._object is not None and self._object < len(item.boxes):
-            table.move_to(str(self._object))
+        objects.show(self.marks(item), (item.width, item.height), self._object)
         self.query_one("#legend", Static).update(self._legend(item))
-        self._read(self._at)
+        if not self.many:
+            self._read(self._at)
+        self.refresh_bindings()
+
+    def _head(self, item: Item | None, at: int) -> None:
+        """File, split, size, objects, and which of how many."""
+        left: list[Piece] = [("dojang", "current"), (f"  {self._what}", "title")]
+        right: list[Piece] = []
+        if item:
+            left.append((f"  {composed(PurePosixPath(item.path).name)}", ""))
+            right = [(item.split, "muted"), (f"  {item.width}×{item.height} px", "muted")]
+            if item.label is None:
+                right.append((f"  {words.plural(len(item.boxes), 'object')}", "muted"))
+        count = f"{at + 1} of {len(self._shown)}" if item else f"0 of {len(self._among)}"
+        of_all = f" (of {len(self._among)})" if item and len(self._shown) != len(self._among) else ""
+        self.title_bar.show(left, [*right, (f"   {count}{of_all}", "")])
 
     def _about(self, item: Item) -> Content:
         path = PurePosixPath(item.path)
-        lines = [
-            Content.styled(words.clean(path.name), "bold"),
-            Content.styled(words.clean(str(path.parent)), "$foreground-muted"),
-            Content(f"{item.width} × {item.height} px · {item.split}"),
-        ]
+        lines = [Content.styled(composed(str(path.parent)), "$foreground-muted")] if str(path.parent) != "." else []
+        if cell_len(composed(path.name)) > max(20, self.size.width - 60):  # too long for the title line
+            lines.insert(0, Content(composed(path.name)))
         if item.label is not None:
-            lines.append(Content.assemble((sign("●") + " ", hexed(item.label)), self.dataset.classes[item.label]))
+            colour = self.query_one(ObjectList).colour(item.label)
+            lines.append(Content.assemble((sign("●") + " ", colour), composed(self.dataset.classes[item.label])))
         elif not item.labelled:
             lines.append(Content.styled("not labelled", "$warning"))
-        else:
-            lines.append(Content(words.plural(len(item.boxes), "object")))
-        for finding in self._said.get(item.path, [])[:3]:
+        for finding in self._said.get(item.path, [])[:SAID]:
             style = {"error": "$error", "warning": "$warning"}.get(finding.severity, "$foreground-muted")
             lines.append(Content.styled(words.clean(finding.message), style))
         return Content("\n").join(lines)
 
-    def _row(self, item: Item, number: int) -> Row:
-        box = item.boxes[number]
-        name = Content.assemble((sign("●") + " ", hexed(box.cls)), words.clean(self.dataset.classes[box.cls]))
-        return Row(str(number), {"name": name, "size": f"{box.w * item.width:.0f}×{box.h * item.height:.0f}"})
-
-    def _legend(self, item: Item) -> str:
-        if len(item.boxes) < 2:
-            return ""
+    def _legend(self, item: Item) -> Content:
+        """How many of which class, where there are several."""
         counts: dict[int, int] = {}
         for box in item.boxes:
             counts[box.cls] = counts.get(box.cls, 0) + 1
-        return "  ".join(f"{words.clean(self.dataset.classes[c])} {n}" for c, n in sorted(counts.items()))
+        if len(counts) < 2:
+            return Content("")
+        most = sorted(counts.items(), key=lambda row: -row[1])
+        objects = self.query_one(ObjectList)
+        lines = [
+            Content.assemble(
+                (f"{sign('●')} ", objects.colour(c)), (f"{composed(self.dataset.classes[c])} {n}", "$foreground-muted")
+            )
+            for c, n in most[:LEGEND]
+        ]
+        if len(most) > LEGEND:
+            lines.append(Content.styled(f"and {len(most) - LEGEND} more classes", "$foreground-muted"))
+        return Content("\n").join(lines)
 
     def marks(self, item: Item) -> list[Mark]:
         names = self.dataset.classes
-        return [Mark((b.cx, b.cy, b.w, b.h), words.clean(names[b.cls]), b.cls) for b in item.boxes]
+        return [Mark((b.cx, b.cy, b.w, b.h), composed(names[b.cls]), b.cls) for b in item.boxes]
 
     @work(thread=True, exclusive=True, group="images")
     def _read(self, at: int) -> None:
         """Decode the image in sight, then those beside it."""
-        worker = get_current_worker()
+        worker, shown = get_current_worker(), self._shown
         for place in (at, at + 1, at - 1):
-            if worker.is_cancelled or not 0 <= place < len(self._shown):
-                continue
-            number = self._shown[place]
-            found = self._images.get(number) or self._load(number, SIDE)
-            self.app.call_from_thread(self._keep, number, found, at)
+            if worker.is_cancelled:
+                return
+            if 0 <= place < len(shown):
+                found = self._images.get(shown[place]) or self._load(shown[place], SIDE)
+                self.app.call_from_thread(self._keep, shown[place], found)
+
+    @work(thread=True, exclusive=True, group="sharp")
+    def _sharpen(self, number: int) -> None:
+        """More pixels of the image that is looked at closely."""
+        found = self._load(number, SHARP)
+        if not get_current_worker().is_cancelled and not isinstance(found, str):
+            self.app.call_from_thread(self._sharpened, number, found)
+
+    def _sharpened(self, number: int, found: Image) -> None:
+        if self.is_attached and self._at < len(self._shown) and number == self._shown[self._at]:
+            self._images[number] = found
+            self.query_one(Picture).sharpen(found)
 
     def _load(self, number: int, side: int) -> Image | str:
+        """The image, or why it cannot be shown. In a thread."""
         from engine.datasets import preview
 
         try:
@@ -231,23 +296,21 @@ class ImagesScreen(Page):
         except BadImage as e:
             return e.message
 
-    def _keep(self, number: int, found: Image | str, at: int) -> None:
+    def _keep(self, number: int, found: Image | str) -> None:
         near = {self._shown[n] for n in range(self._at - 1, self._at + 2) if 0 <= n < len(self._shown)}
         self._images = {n: image for n, image in self._images.items() if n in near}
         if number in near:
             self._images[number] = found
-        if at == self._at and number == self._shown[at]:
-            self._put()
+            if number == self._shown[self._at]:
+                self._put()
 
     def _put(self) -> None:
+        """Show the image, if it is there by now."""
         item = self.item
         found = self._images.get(self._shown[self._at]) if item else None
-        try:
-            picture = self.query_one(Picture)
-        except NoMatches:  # the screen was closed meanwhile
+        if item is None or found is None or not self.is_attached:
             return
-        if item is None or found is None:
-            return
+        picture = self.query_one(Picture)
         if isinstance(found, str):
             picture.say(found)
         else:
@@ -255,89 +318,96 @@ class ImagesScreen(Page):
             picture.show(found, [] if bare else self.marks(item), self._object)
 
     @on(Table.Highlighted)
-    def _highlighted(self, event: Table.Highlighted) -> None:
-        if event.key is not None and self._object is not None and int(event.key) != self._object:
-            self._object = int(event.key)
+    def _chosen(self) -> None:
+        chosen, picture = self.query_one(ObjectList).chosen, self.query_one(Picture)
+        if chosen != self._object:
+            self._object = chosen
             self._put()
-
-    def action_object(self, by: int) -> None:
-        """From object to object; before the first one the whole image is in full light."""
-        item = self.item
-        if item and item.boxes:
-            self._object = 0 if self._object is None else (self._object + by) % len(item.boxes)
-            self.query_one(ObjectTable).move_to(str(self._object))
-            self._put()
-
-    def on_key(self, event: Any) -> None:
-        if event.key in ("up", "down") and not self.has_class("many") and self._object is None:
-            event.stop()
-            self.action_object(1)
+            if chosen is None and picture.close is not None:
+                self._whole()
 
     @on(Table.Selected)
-    def _selected(self, event: Table.Selected) -> None:
-        self._object = int(event.key)
-        self.action_zoom()
+    def _selected(self) -> None:
+        if not self.query_one(Picture).zoomed:
+            self.action_zoom()
 
     def action_turn(self, by: int) -> None:
-        if self.has_class("many"):
+        self.action_other(by)
+
+    def action_other(self, by: int) -> None:
+        if self.many:
             self.query_one(Thumbnails).action_move(by)
         elif 0 <= self._at + by < len(self._shown):
             self._at, self._object = self._at + by, None
             self._turned()
 
     def action_zoom(self) -> None:
-        picture = self.query_one(Picture)
+        picture, item = self.query_one(Picture), self.item
         if picture.zoomed:
-            picture.zoom(None)
+            self._whole()
             return
-        if self._object is None:
-            self.action_object(1)
-        self._put()
-        picture.zoom(self._object)
+        found = self._images.get(self._shown[self._at]) if item else None
+        if item and found and not isinstance(found, str):
+            if self._object is None:
+                picture.closer()
+            else:
+                self._put()
+                picture.zoom(self._object)
+            if max(item.width, item.height) > 1.2 * max(found.size):
+                self._sharpen(self._shown[self._at])
+        self.refresh_bindings()
+
+    def _whole(self) -> None:
+        self.query_one(Picture).zoom(None)
+        self.refresh_bindings()
 
     def action_boxes(self) -> None:
         self._bare = not self._bare
-        self._object = None if self._bare else self._object
-        self._put()
+        if self._bare and self._object is not None:
+            self.query_one(ObjectList).action_edge(0)  # to all of them
+        else:
+            self._put()
 
     def action_pan(self, across: int, down: int) -> None:
         self.query_one(Picture).pan(across, down)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        typing = self.is_mounted and self.query_one(Filter).has_focus
+        if not self.is_mounted:
+            return False
+        typing = self.query_one(Filter).has_focus
         if action in ("turn", "grid") and typing:
             return False
-        if action in ("zoom", "pan", "boxes"):
-            return self.is_mounted and not self.has_class("many") and bool(self.item and self.item.boxes)
+        if action == "pan":
+            return not self.many and not typing and self.query_one(Picture).zoomed
+        if action == "zoom":
+            return not self.many and self.item is not None
+        if action == "boxes":
+            return not self.many and bool(self.item and self.item.boxes)
         return True
 
     # The grid
 
-    def _thumbnail(self, number: int) -> tuple[Image | None, Sequence[Mark], str]:
+    def _thumbnail(self, number: int) -> Thumb:
         """For the grid, in its thread."""
         shown = self._shown
-        if number >= len(shown):
-            return None, (), ""
+        if number >= len(shown):  # narrowed meanwhile
+            return Thumb(None, (), "", "")
         item = self.items[shown[number]]
         found = self._load(shown[number], SMALL)
-        count = self.dataset.classes[item.label] if item.label is not None else len(item.boxes)
-        stem = words.clean(PurePosixPath(item.path).stem)
-        told = words.clean(f"{item.split} {count} ")
-        room = WIDTH - 1 - cell_len(told)
-        caption = told + (stem if cell_len(stem) <= room else sign("…") + stem[-max(1, room - 1) :])
-        marks = self.marks(item) if len(item.boxes) <= FEW else []
-        return (None, (), caption) if isinstance(found, str) else (found, marks, caption)
+        what = composed(self.dataset.classes[item.label]) if item.label is not None else str(len(item.boxes))
+        name = composed(PurePosixPath(item.path).stem)
+        image = None if isinstance(found, str) else found
+        return Thumb(image, self.marks(item) if len(item.boxes) <= FEW else (), name, f"{item.split} {what}")
 
     def action_grid(self) -> None:
         self.toggle_class("many")
         grid = self.query_one(Thumbnails)
-        if self.has_class("many"):
+        if self.many:
             grid.set_count(len(self._shown), self._at)
-            grid.focus()
         else:
             self._at, self._object = grid.cursor, None
-            self.query_one(ObjectTable).focus()
             self._turned()
+        self.settle()
         self.refresh_bindings()
 
     @on(Thumbnails.Selected)
@@ -346,16 +416,23 @@ class ImagesScreen(Page):
 
     @on(Thumbnails.Highlighted)
     def _moved(self, event: Thumbnails.Highlighted) -> None:
-        item = self.items[self._shown[event.number]]
-        self.title_bar.show(
-            [("dojang", "current"), (f"  {self._what or words.clean(self.dataset.name)}", "title")],
-            [(f"{item.split}   ", "muted"), (f"{event.number + 1} of {len(self._shown)}", "muted")],
-        )
+        if self.many and event.number < len(self._shown):
+            self._head(self.items[self._shown[event.number]], event.number)
 
     # Which images
 
     def action_search(self) -> None:
         self.query_one(Filter).open()
+
+    @work
+    async def action_only(self) -> None:
+        among = self.items if isinstance(self._among, range) else (self.items[i] for i in self._among)
+        options = await to_thread(choices, self.dataset.classes, among, self._said)
+        field = self.query_one(Filter)
+        chosen = await self.app.push_screen_wait(Pick("Only", options, field.value))
+        if chosen is not None:
+            field.value = chosen
+            field.set_class(bool(chosen), "open")
 
     @on(Filter.Changed)
     def _typed(self, event: Filter.Changed) -> None:
@@ -363,46 +440,44 @@ class ImagesScreen(Page):
 
     @work(thread=True, exclusive=True, group="narrow")
     def _narrow(self, text: str) -> None:
-        """Which images fit all words: in a thread, for there may be very many."""
-        worker, wanted = get_current_worker(), text.lower().split()
-        names = [name.lower() for name in self.dataset.classes]
+        """Which images fit: in a thread, for there may be very many."""
+        worker, query = get_current_worker(), Query.of(text)
         found: Sequence[int] = self._among
-        if wanted:
-            found = []
+        if not query.empty:
+            narrowing, found = Narrowing(self.dataset.classes, self._said, query), []
             for i in self._among:
                 if worker.is_cancelled:
                     return
-                item = self.items[i]
-                said = " ".join(finding.code for finding in self._said.get(item.path, []))
-                held = " ".join(names[c] for c in item.classes)
-                told = f"{item.path.lower()} {item.split} {held} {said}"
-                if all(word in told for word in wanted):
+                if narrowing.fits(self.items[i]):
                     found.append(i)
         if not worker.is_cancelled:
             self.app.call_from_thread(self._narrowed, found)
 
     def _narrowed(self, found: Sequence[int]) -> None:
-        here = self._shown[self._at] if self._at < len(self._shown) else None
-        self._shown = found
-        self._at = next((n for n, i in enumerate(found) if i == here), 0)
-        self._object = None
-        if self.has_class("many"):
-            self.query_one(Thumbnails).set_count(len(found), self._at)
+        if not self.is_attached:
+            return
+        grid = self.query_one(Thumbnails)
+        at = grid.cursor if self.many else self._at
+        here = self._shown[at] if at < len(self._shown) else -1
+        nearest = bisect_left(found, here)
+        same = nearest < len(found) and found[nearest] == here
+        self._shown, self._at = found, min(nearest, max(0, len(found) - 1))
+        self._object = self._object if same else None
+        grid.set_count(len(found), self._at)
         self._turned()
 
     def action_back(self) -> None:
-        picture = self.query_one(Picture)
-        if picture.zoomed and not self.has_class("many"):
-            picture.zoom(None)
-        elif self._object is not None and not self.has_class("many"):
-            self._object = None
-            self._put()
-        elif self.query_one(Filter).value:
-            self.query_one(Filter).action_clear()
+        field = self.query_one(Filter)
+        if not self.many and self.query_one(Picture).zoomed:
+            self._whole()
+        elif not self.many and self._object is not None:
+            self.query_one(ObjectList).action_edge(0)  # to all of them
+        elif field.value:
+            field.action_clear()
         else:
             self.dismiss(None)
 
 
-def hexed(number: int) -> str:
-    """The colour of a class, as styles spell it."""
-    return f"#{colour_of(number):06x}"
+def composed(text: str) -> str:
+    """A name from outside, fit for a terminal; Korean of macOS in whole syllables."""
+    return unicodedata.normalize("NFC", words.clean(text))

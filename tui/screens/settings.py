@@ -9,7 +9,7 @@ from textual import on, work
 from textual.binding import Binding, BindingType
 from textual.widget import Widget
 
-from tui.preferences import MARKERS
+from tui.preferences import IMAGES, MARKERS
 from tui.screens.base import Page
 from tui.screens.dialogs import Pick
 from tui.widgets.table import Column, Row, Table
@@ -44,6 +44,7 @@ class SettingsScreen(Page):
             ("theme", "Theme", self.app.theme, "colours; also in the palette"),
             ("marker", "Curves drawn with", p.marker, "braille is finest; others for plain fonts"),
             ("smoothing", "Smoothing", f"{p.smoothing:g}", "of curves by step; 0 shows raw values"),
+            ("images", "Images", p.images, "pixels where the terminal has them; or blocks (restart)"),
             (
                 "mouse",
                 "Mouse",
@@ -60,6 +61,7 @@ class SettingsScreen(Page):
         options = {
             "theme": sorted(self.app.available_themes),
             "marker": list(MARKERS),
+            "images": list(IMAGES),
             "smoothing": ["0", "0.3", "0.6", "0.8", "0.9", "0.95"],
             "mouse": ["yes", "no"],
         }[key]

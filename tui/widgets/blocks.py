@@ -1,46 +1,49 @@
-"""A picture as cells of text: four pixels and two colours in each, frames and names drawn over it as text.
+"""A picture as cells of text: four pixels and two colours in each. Frames and names are drawn over it by `frames`.
 
-Frames are cells and not pixels: at the size of a terminal a line of pixels eats the picture, and letters of pixels cannot
-be read. All in numpy, so that a whole screen takes some milliseconds and can be made in a thread.
+All in numpy, so that a whole screen takes some milliseconds and can be made in a thread. What a terminal cannot do is
+made up for by what it can: few colours by mixing neighbours, none by shades of dots, no blocks by coloured spaces.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from rich.cells import cell_len
 from rich.color import Color
 from rich.segment import Segment
 from rich.style import Style
 from textual.strip import Strip
 
-from tui.widgets.symbols import cut
+from tui import terminal
+from tui.widgets.symbols import ascii_only
 
 if TYPE_CHECKING:
     import numpy as np
     from PIL.Image import Image
 
-Way = Literal["quadrants", "ramp"]
+    Pixels = np.ndarray[Any, Any]
+
 Kind = Literal["truth", "predicted", "found"]
 QUADRANTS = " ▘▝▀▖▌▞▛▗▚▐▜▄▙▟█"  # bit 0 is upper left, 1 upper right, 2 lower left, 3 lower right
-RAMP = " .:-=+*#%@"  # darkest first, for terminals without such signs or without colours
+RAMP = " .:-=+*#%@"  # for terminals with neither blocks nor colours
 ASPECT = 0.5  # width of a cell by its height
 STEP = 8  # colours are rounded to it: neighbours become equal, which a slow link has to carry only once
-DIM = 0.45  # how much of its light a picture keeps around the one object that is looked at
-SLIGHT = 0.35  # the same of the frames that are not looked at
-BEHIND = 0.6  # how much light the picture keeps behind a frame: less is a bar, more has no contrast
-FRAMES: dict[Kind, str] = {"truth": "┌─┐│└┘", "predicted": "╭╌╮╎╰╯", "found": "┏━┓┃┗┛"}
-PLAIN_FRAME = "+-+|++"
+LIGHT = (299, 587, 114)  # share of red, green and blue in how light a colour looks, out of 1000
 # Told apart on any photograph, by a light and a dark ground, and by most people who see fewer colours.
 COLOURS = (
     0x4EC9F0, 0xFFD166, 0xEF6F8E, 0x7BD88F, 0xC49BFF, 0xFF9F5A,
     0x5AE0C8, 0xF7A8D8, 0xB8D44A, 0x8FB4FF, 0xE0B088, 0xD0D0D0,
 )  # fmt: skip
-PRIMARY = ("bright_cyan", "bright_yellow", "bright_red", "bright_green", "bright_magenta", "bright_blue")
+# What 16 colours are taken to be; Rich sends each of these as the number of its place.
+SIXTEEN = (
+    0x000000, 0xAA0000, 0x00AA00, 0xAA5500, 0x0000AA, 0xAA00AA, 0x00AAAA, 0xAAAAAA,
+    0x555555, 0xFF5555, 0x55FF55, 0xFFFF55, 0x5555FF, 0xFF55FF, 0x55FFFF, 0xFFFFFF,
+)  # fmt: skip
+OF_SIXTEEN = (14, 11, 9, 10, 13, 3, 6, 5, 2, 12, 1, 7)  # the colours of classes where there are no more
+CUBE = (0, 95, 135, 175, 215, 255)  # of the 256 colours: six levels of each of three, and 24 greys
+VIVID = 1.25  # how much stronger colours are made for them: tints would all end as grey
 
 
 class Mark(NamedTuple):
@@ -66,19 +69,32 @@ class View(NamedTuple):
     bottom: float = 1.0
 
 
+class Look(NamedTuple):
+    """What the terminal can show. `light` is its ground, which counts where there are no colours."""
+
+    colours: int = terminal.TRUE_COLOUR
+    plain: bool = False  # ASCII only
+    light: bool = False
+
+    @classmethod
+    def here(cls, light: bool = False) -> Look:
+        return cls(terminal.colour_count(), ascii_only(), light)
+
+
 @dataclass
 class Cells:
     """A picture in cells: the code of each sign and its two colours, arrays of (rows, columns)."""
 
-    signs: np.ndarray[Any, Any]
-    ink: np.ndarray[Any, Any]  # 0xRRGGBB
-    ground: np.ndarray[Any, Any]
+    signs: Pixels
+    ink: Pixels  # 0xRRGGBB
+    ground: Pixels
     wide: dict[tuple[int, int], str]  # signs of two cells, by the first one's row and column
 
 
-def colour_of(number: int) -> int:
+def colour_of(number: int, look: Look = Look()) -> int:  # noqa: B008  (it cannot be changed)
     """The colour of a class, 0xRRGGBB."""
-    return COLOURS[number % len(COLOURS)]
+    place = number % len(COLOURS)
+    return SIXTEEN[OF_SIXTEEN[place]] if look.colours <= 16 else COLOURS[place]
 
 
 def fitted(size: tuple[int, int], room: tuple[int, int], aspect: float = ASPECT) -> tuple[int, int]:
@@ -89,58 +105,128 @@ def fitted(size: tuple[int, int], room: tuple[int, int], aspect: float = ASPECT)
     return max(1, columns), max(1, rows)
 
 
-def cells(image: Image, view: View, room: tuple[int, int], way: Way) -> Cells:
+def cells(image: Image, view: View, room: tuple[int, int], look: Look) -> Cells:
     """What `view` of `image` (RGB) comes to in `room` columns and rows."""
     width, height = image.size
     box = (view.left * width, view.top * height, view.right * width, view.bottom * height)
     size = max(1, round(box[2] - box[0])), max(1, round(box[3] - box[1]))
     columns, rows = fitted(size, room)
-    return _ramp(image, box, columns, rows) if way == "ramp" else _quadrants(image, box, columns, rows)
-
-
-def _small(image: Image, box: tuple[float, float, float, float], columns: int, rows: int) -> np.ndarray[Any, Any]:
+    across, down = (1, 1) if look.plain else (1, 2) if 2 < look.colours <= 16 else (2, 2)
+    small = _small(image, box, columns * across, rows * down)
+    if look.colours <= 2:
+        return _shades(small, look)
+    if look.colours <= 256:
+        small = _mixed(small) if look.colours <= 16 else _vivid(small)
     import numpy as np
+
+    pixels = np.asarray(small)
+    if look.plain or look.colours <= 16:
+        ink, ground = (_packed(pixels[i :: 1 if look.plain else 2]) for i in (0, 0 if look.plain else 1))
+        signs: Pixels = np.full(ink.shape, ord(" " if look.plain else "▀"), np.uint32)
+        return Cells(signs, ink, ground, {})
+    return _quadrants(pixels.astype(np.int32), columns, rows)
+
+
+def _small(image: Image, box: tuple[float, float, float, float], columns: int, rows: int) -> Image:
     from PIL import Image as pil
 
     shrinks = box[2] - box[0] > columns
-    way = pil.Resampling.BOX if shrinks else pil.Resampling.BICUBIC
-    small: np.ndarray[Any, Any] = np.asarray(image.resize((columns, rows), way, box=box)).astype(np.int32)
-    return small
+    return image.resize((columns, rows), pil.Resampling.BOX if shrinks else pil.Resampling.BICUBIC, box=box)
 
 
-def _quadrants(image: Image, box: tuple[float, float, float, float], columns: int, rows: int) -> Cells:
+def _quadrants(pixels: Pixels, columns: int, rows: int) -> Cells:
     """Each cell's four pixels in two groups, by light, and each group in its mean colour."""
     import numpy as np
 
-    pixels = _small(image, box, columns * 2, rows * 2)
     four = pixels.reshape(rows, 2, columns, 2, 3).transpose(0, 2, 1, 3, 4).reshape(rows, columns, 4, 3)
-    light = four @ np.array([299, 587, 114])
+    light = four @ np.array(LIGHT)
     over = light > ((light.max(2) + light.min(2)) // 2)[..., None]
     count = over.sum(2)
     ink = (four * over[..., None]).sum(2) // np.maximum(count, 1)[..., None]
     ground = (four * ~over[..., None]).sum(2) // np.maximum(4 - count, 1)[..., None]
     ink[count == 0] = ground[count == 0]
-    ink, ground = (np.minimum(colour // STEP * STEP + STEP // 2, 255) for colour in (ink, ground))
+    ink, ground = (colour // STEP * STEP + STEP // 2 for colour in (ink, ground))
     which = (over * np.array([1, 2, 4, 8])).sum(2)
     which[(ink == ground).all(2)] = 0
     signs = np.array([ord(c) for c in QUADRANTS], np.uint32)[which]
     return Cells(signs, _packed(ink), _packed(ground), {})
 
 
-def _ramp(image: Image, box: tuple[float, float, float, float], columns: int, rows: int) -> Cells:
+def _stretched(image: Image) -> Image:
+    """Light and dark drawn apart: few steps are too few for a pale photograph."""
+    from PIL import ImageOps
+
+    return ImageOps.autocontrast(image, cutoff=1, preserve_tone=True)
+
+
+def _vivid(image: Image) -> Image:
+    from PIL import ImageEnhance
+
+    return ImageEnhance.Color(image).enhance(VIVID)
+
+
+def _mixed(image: Image) -> Image:
+    """The image in 16 colours, what is lost at one pixel made good at its neighbours."""
+    from PIL import Image as pil
+
+    palette = pil.new("P", (1, 1))
+    palette.putpalette([part for colour in SIXTEEN for part in (colour >> 16, colour >> 8 & 255, colour & 255)])
+    return _stretched(image).quantize(palette=palette, dither=pil.Dither.FLOYDSTEINBERG).convert("RGB")
+
+
+def _shades(image: Image, look: Look) -> Cells:
+    """Without colours: dots, thick where it is light, or letters."""
     import numpy as np
 
-    pixels = _small(image, box, columns, rows)
-    light = pixels @ np.array([299, 587, 114]) // 1000
-    signs = np.array([ord(c) for c in RAMP], np.uint32)[light * (len(RAMP) - 1) // 255]
-    return Cells(signs, _packed(pixels // STEP * STEP), np.zeros((rows, columns), np.uint32), {})
+    grey = _stretched(image).convert("L")
+    if look.plain:
+        light = np.asarray(grey).astype(np.int32)
+        ramp = RAMP[::-1] if look.light else RAMP
+        signs = np.array([ord(c) for c in ramp], np.uint32)[light * (len(RAMP) - 1) // 255]
+    else:
+        dots = np.asarray(grey.convert("1")) != look.light
+        four = dots.reshape(dots.shape[0] // 2, 2, dots.shape[1] // 2, 2).transpose(0, 2, 1, 3)
+        which = (four.reshape(*four.shape[:2], 4) * np.array([1, 2, 4, 8])).sum(2)
+        signs = np.array([ord(c) for c in QUADRANTS], np.uint32)[which]
+    none = np.zeros(signs.shape, np.uint32)
+    return Cells(signs, none, none.copy(), {})
 
 
-def _packed(colour: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def _packed(colour: Pixels) -> Pixels:
     import numpy as np
 
-    parts: np.ndarray[Any, Any] = colour.astype(np.uint32)
-    found: np.ndarray[Any, Any] = (parts[..., 0] << 16) | (parts[..., 1] << 8) | parts[..., 2]
+    parts: Pixels = np.clip(colour, 0, 255).astype(np.uint32)
+    found: Pixels = (parts[..., 0] << 16) | (parts[..., 1] << 8) | parts[..., 2]
+    return found
+
+
+def _parts(packed: Pixels) -> Pixels:
+    import numpy as np
+
+    found: Pixels = np.stack([packed >> 16, packed >> 8 & 255, packed & 255], -1).astype(np.int32)
+    return found
+
+
+def few(packed: Pixels) -> Pixels:
+    """The nearest of the 240 colours that all terminals of 256 agree on."""
+    import numpy as np
+
+    parts = _parts(packed)
+    cube = np.array(CUBE)[(parts[..., None] > np.array([47, 115, 155, 195, 235])).sum(-1)]
+    light = parts @ np.array(LIGHT) // 1000
+    grey = np.clip((light - 3) // 10 * 10 + 8, 8, 238)[..., None].repeat(3, -1)
+    weight = np.array([2, 4, 3])
+    better = ((grey - parts) ** 2 @ weight < (cube - parts) ** 2 @ weight)[..., None]
+    return _packed(np.where(better, grey, cube))
+
+
+def sixteen(packed: Pixels) -> Pixels:
+    """The nearest of 16 colours."""
+    import numpy as np
+
+    known = _parts(np.array(SIXTEEN, np.uint32))
+    away = ((_parts(packed)[..., None, :] - known) ** 2) @ np.array([2, 4, 3])
+    found: Pixels = np.array(SIXTEEN, np.uint32)[away.argmin(-1)]
     return found
 
 
@@ -151,167 +237,44 @@ def dimmed(colour: Any, share: float) -> Any:
     return (red << 16) | (green << 8) | blue
 
 
-def overlay(picture: Cells, marks: Sequence[Mark], view: View, focus: int | None, plain: bool = False) -> None:
-    """Draw frames and names over `picture`; the one of `focus` alone in full light. Small ones lie on top."""
-    if focus is not None:
-        lit = _place(marks[focus], view, picture.signs.shape)
-        for name in ("ink", "ground"):
-            before = getattr(picture, name)
-            after = dimmed(before, DIM)
-            if lit:
-                inside = slice(lit.top, lit.bottom + 1), slice(lit.left, lit.right + 1)
-                after[inside] = before[inside]
-            setattr(picture, name, after)
-    order = sorted(range(len(marks)), key=lambda i: (i == focus, -marks[i].box[2] * marks[i].box[3]))
-    drawn = []
-    mean = dimmed(picture.ink, 0.5) + dimmed(picture.ground, 0.5)
-    behind = dimmed(mean, BEHIND)
-    for i in order:
-        place = _place(marks[i], view, picture.signs.shape)
-        if place:
-            away = focus is not None and i != focus
-            colour = dimmed(colour_of(marks[i].number), SLIGHT) if away else colour_of(marks[i].number)
-            signs = PLAIN_FRAME if plain else FRAMES["found" if i == focus else marks[i].kind]
-            _frame(picture, place, signs, colour, mean if away else behind)
-            if not away:
-                drawn.append((place, marks[i]))
-    taken: set[tuple[int, int]] = set()
-    crowd = len(drawn) > 12
-    for place, mark in reversed(drawn):
-        _name(picture, place, mark, taken, crowd)
-
-
-class Place(NamedTuple):
-    """A frame in cells, its last row and column included; an edge outside of the view is not drawn."""
-
-    left: int
-    top: int
-    right: int
-    bottom: int
-    edges: tuple[bool, bool, bool, bool]  # left, top, right, bottom: whether they are in sight
-
-
-def _place(mark: Mark, view: View, shape: tuple[int, ...]) -> Place | None:
-    rows, columns = shape
-    cx, cy, w, h = mark.box
-    across, down = view.right - view.left, view.bottom - view.top
-    left, right = (cx - w / 2 - view.left) / across, (cx + w / 2 - view.left) / across
-    top, bottom = (cy - h / 2 - view.top) / down, (cy + h / 2 - view.top) / down
-    if right <= 0 or bottom <= 0 or left >= 1 or top >= 1:
-        return None
-    slack = 1e-6
-    edges = (left >= -slack, top >= -slack, right <= 1 + slack, bottom <= 1 + slack)
-    first = max(0, min(columns - 1, int(left * columns))), max(0, min(rows - 1, int(top * rows)))
-    last = min(columns - 1, int(right * columns - slack)), min(rows - 1, int(bottom * rows - slack))
-    return Place(*first, max(first[0], last[0]), max(first[1], last[1]), edges)
-
-
-def _frame(picture: Cells, place: Place, signs: str, colour: int, ground: Any) -> None:
-    left, top, right, bottom, (has_left, has_top, has_right, has_bottom) = place
-
-    def put(row: int, column: int, sign: str) -> None:
-        picture.signs[row, column] = ord(sign)
-        picture.ink[row, column] = colour
-        picture.ground[row, column] = ground[row, column]
-
-    if right - left < 2 or bottom - top < 1:  # too small for a frame
-        if right == left and bottom == top:
-            put(top, left, "■" if signs != PLAIN_FRAME else "o")
-        else:
-            for row, column, sign in ((top, left, signs[0]), (top, right, signs[2]), (bottom, left, signs[4])):
-                put(row, column, sign if bottom > top else signs[1])
-            put(bottom, right, signs[5] if bottom > top else signs[1])
-        return
-    for column in range(left, right + 1):
-        if has_top:
-            put(top, column, signs[1])
-        if has_bottom:
-            put(bottom, column, signs[1])
-    for row in range(top, bottom + 1):
-        if has_left:
-            put(row, left, signs[3])
-        if has_right:
-            put(row, right, signs[3])
-    for here, row, column, sign in (
-        (has_top and has_left, top, left, signs[0]),
-        (has_top and has_right, top, right, signs[2]),
-        (has_bottom and has_left, bottom, left, signs[4]),
-        (has_bottom and has_right, bottom, right, signs[5]),
-    ):
-        if here:
-            put(row, column, sign)
-
-
-def _name(picture: Cells, place: Place, mark: Mark, taken: set[tuple[int, int]], crowd: bool) -> None:
-    """Write a mark's name where there is room: on the frame's upper edge, else near it. In a crowd no wider than it."""
-    rows, columns = picture.signs.shape
-    room = min(columns, place.right - place.left + 1) if crowd else columns
-    text = mark.label if cell_len(mark.label) <= room else cut(mark.name, room)
-    width = cell_len(text)
-    if width < 2 or (crowd and width < min(3, cell_len(mark.name))):
-        return
-    for row, column in (
-        (place.top, place.left),
-        (place.top - 1, place.left),
-        (place.bottom, place.left),
-        (place.bottom + 1, place.left),
-        (place.top + 1, place.left + 1),
-    ):
-        column = max(0, min(column, columns - width))
-        spots = {(row, column + i) for i in range(width)}
-        if 0 <= row < rows and not spots & taken:
-            taken |= spots
-            _write(picture, row, column, text, colour_of(mark.number))
-            return
-
-
-def _write(picture: Cells, row: int, column: int, text: str, colour: int) -> None:
-    light = (299 * (colour >> 16) + 587 * (colour >> 8 & 255) + 114 * (colour & 255)) // 1000
-    for character in text:
-        width = cell_len(character)
-        if not width:
-            continue
-        picture.wide.pop((row, column - 1), None)
-        picture.wide.pop((row, column), None)
-        for i in range(width):
-            picture.ink[row, column + i] = 0x101418 if light > 120 else 0xFFFFFF
-            picture.ground[row, column + i] = colour
-        picture.signs[row, column] = ord(character)
-        if width == 2:
-            picture.wide[(row, column)] = character
-        column += width
-
-
-def strips(picture: Cells, colours: bool = True) -> list[Strip]:
-    """The picture as lines that a widget can return; without `colours` the signs alone."""
+def strips(picture: Cells, look: Look) -> list[Strip]:
+    """The picture as lines that a widget can return."""
     import numpy as np
 
     rows, columns = picture.signs.shape
-    key = (picture.ink.astype(np.uint64) << np.uint64(24)) | picture.ground
+    ink, ground = picture.ink, picture.ground
+    if 2 < look.colours <= 256:
+        ink, ground = (sixteen if look.colours <= 16 else few)(np.stack([ink, ground]))
+    key = (ink.astype(np.uint64) << np.uint64(24)) | ground
+    wide: dict[int, list[int]] = {}
+    for row, column in picture.wide:
+        wide.setdefault(row, []).append(column)
     found = []
     for y in range(rows):
         line = picture.signs[y].astype("<u4").tobytes().decode("utf-32-le")
         starts = [0, *(np.flatnonzero(np.diff(key[y])) + 1).tolist(), columns]
-        inks, grounds = picture.ink[y].tolist(), picture.ground[y].tolist()
-        wide = [column for row, column in picture.wide if row == y]
+        inks, grounds = ink[y].tolist(), ground[y].tolist()
         segments = []
         for start, end in pairwise(starts):
             text = line[start:end]
-            for column in wide:  # its second cell says nothing of its own
+            for column in wide.get(y, ()):  # its second cell says nothing of its own
                 if start <= column < end:
                     at = column - start
                     text = text[: at + 1] + "\0" + text[at + 2 :]
-            style = _style(inks[start], grounds[start]) if colours else None
+            style = _style(inks[start], grounds[start]) if look.colours > 2 else REVERSE if grounds[start] else BARE
             segments.append(Segment(text.replace("\0", ""), style))
         found.append(Strip(segments, columns))
     return found
 
 
-@lru_cache(maxsize=65536)
+REVERSE, BARE = Style(reverse=True), Style()  # where there are no colours; filters want a style in any case
+
+
+@lru_cache(maxsize=16384)
 def _style(ink: int, ground: int) -> Style:
     return Style.from_color(_colour(ink), _colour(ground))
 
 
-@lru_cache(maxsize=65536)
+@lru_cache(maxsize=16384)
 def _colour(value: int) -> Color:
     return Color.from_rgb(value >> 16, value >> 8 & 255, value & 255)

@@ -1,6 +1,6 @@
 """A grid of small pictures that stays quick at a hundred thousand of them: only those in sight are ever read.
 
-    grid = Thumbnails(fetch)      fetch(number) -> (image, marks, caption); called in a thread; None: cannot be shown
+    grid = Thumbnails(fetch)      fetch(number) -> Thumb, called in a thread
     grid.set_count(205), grid.cursor = 3
 
 Messages: `Thumbnails.Highlighted(number)` when the cursor moved, `Thumbnails.Selected(number)` on Enter or a second click.
@@ -10,28 +10,45 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
+from rich.cells import cell_len
 from rich.segment import Segment
 from textual import events, work
 from textual.app import RenderResult
 from textual.binding import Binding, BindingType
+from textual.geometry import Region
 from textual.message import Message
 from textual.strip import Strip
+from textual.theme import Theme
 from textual.widget import Widget
 from textual.worker import get_current_worker
 
-from tui import terminal
-from tui.widgets.blocks import Mark, View, cells, overlay, strips
+from tui.widgets.blocks import Look, Mark, View, cells, strips
+from tui.widgets.frames import overlay
 from tui.widgets.palette import Palette
-from tui.widgets.symbols import ascii_only, fit, sign
+from tui.widgets.symbols import fit, sign
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-Fetch = Callable[[int], tuple["Image | None", Sequence[Mark], str]]
-WIDTH, HEIGHT, GAP = 24, 10, 1  # cells of one, its caption's line included
 KEPT = 600  # drawn pictures
+WIDTH, HEIGHT, GAP = 24, 11, 1  # cells of one at the least; its caption and an empty line are below the picture
+PICTURE = HEIGHT - 2
+HERE = "bold $accent"  # the style of the caption under the cursor
+NOT_SHOWN = "cannot be shown"
+
+
+class Thumb(NamedTuple):
+    """What stands for one image. `image` is None where it cannot be read."""
+
+    image: Image | None
+    marks: Sequence[Mark]
+    name: str
+    note: str  # beside the name, which gives way to it
+
+
+Fetch = Callable[[int], Thumb]
 
 
 class Thumbnails(Widget, can_focus=True):
@@ -65,7 +82,7 @@ class Thumbnails(Widget, can_focus=True):
         self.palette = Palette(self)
         self._fetch = fetch
         self._count = self._cursor = self._top = 0  # of `_top`, the first row in sight
-        self._drawn: OrderedDict[int, tuple[list[Strip], str]] = OrderedDict()
+        self._drawn: OrderedDict[int, tuple[list[Strip], Thumb]] = OrderedDict()
         self.empty = "No images"
 
     def set_count(self, count: int, cursor: int = 0) -> None:
@@ -91,6 +108,11 @@ class Thumbnails(Widget, can_focus=True):
         return max(1, (self.size.width + GAP) // (WIDTH + GAP))
 
     @property
+    def _wide(self) -> int:
+        """Cells that each one gets, so that all together fill the width."""
+        return max(1, (self.size.width + GAP) // self.across - GAP)
+
+    @property
     def _tall(self) -> int:
         return max(1, self.size.height // HEIGHT)
 
@@ -102,6 +124,15 @@ class Thumbnails(Widget, can_focus=True):
         self._read()
 
     def on_resize(self) -> None:
+        self._drawn.clear()
+        self._into_view()
+
+    def on_mount(self) -> None:
+        self.app.theme_changed_signal.subscribe(self, self._restyle)
+
+    def _restyle(self, _theme: Theme) -> None:
+        self.palette.clear()
+        self._drawn.clear()
         self._into_view()
 
     def on_show(self) -> None:
@@ -128,7 +159,7 @@ class Thumbnails(Widget, can_focus=True):
             self.post_message(self.Selected(self._cursor))
 
     def on_click(self, event: events.Click) -> None:
-        column = event.x // (WIDTH + GAP)
+        column = event.x // (self._wide + GAP)
         number = (self._top + event.y // HEIGHT) * self.across + column
         if column >= self.across or number >= self._count:
             return
@@ -153,29 +184,29 @@ class Thumbnails(Widget, can_focus=True):
     def _read(self) -> None:
         wanted = [number for number in self._in_sight if number not in self._drawn]
         if wanted and self.is_mounted and self.size.height:
-            self._draw(wanted)
+            self._draw(wanted, self._wide, Look.here(light=not self.app.current_theme.dark))
 
     @work(thread=True, exclusive=True, group="thumbnails")
-    def _draw(self, wanted: list[int]) -> None:
-        worker, few, plain = get_current_worker(), terminal.colour_count() <= 2, ascii_only()
+    def _draw(self, wanted: list[int], wide: int, look: Look) -> None:
+        worker = get_current_worker()
         for number in wanted:
             if worker.is_cancelled:
                 return
-            image, marks, caption = self._fetch(number)
+            thumb = self._fetch(number)
             made: list[Strip] = []
-            if image is not None:
-                picture = cells(image, View(), (WIDTH, HEIGHT - 1), "ramp" if plain or few else "quadrants")
-                bare = [mark._replace(name="", confidence=None) for mark in marks]
-                overlay(picture, bare, View(), None, plain)
-                made = strips(picture, colours=not few)
+            if thumb.image is not None:
+                picture = cells(thumb.image, View(), (wide, PICTURE), look)
+                overlay(picture, [mark._replace(name="", confidence=None) for mark in thumb.marks], View(), None, look)
+                made = strips(picture, look)
             if not worker.is_cancelled:
-                self.app.call_from_thread(self._put, number, made, caption)
+                self.app.call_from_thread(self._put, number, made, thumb)
 
-    def _put(self, number: int, made: list[Strip], caption: str) -> None:
-        self._drawn[number] = made, caption
+    def _put(self, number: int, made: list[Strip], thumb: Thumb) -> None:
+        self._drawn[number] = made, thumb._replace(image=None)
         while len(self._drawn) > KEPT:
             self._drawn.popitem(last=False)
-        self.refresh()
+        row, column = divmod(number, self.across)
+        self.refresh(Region(column * (self._wide + GAP), (row - self._top) * HEIGHT, self._wide, HEIGHT))
 
     def render(self) -> RenderResult:
         return ""
@@ -195,23 +226,31 @@ class Thumbnails(Widget, can_focus=True):
         return Strip(parts).adjust_cell_length(width, self.palette[""])
 
     def _part(self, number: int, line: int) -> list[Segment]:
-        """One line of one picture, or its caption."""
-        here = number == self._cursor
-        made, caption = self._drawn.get(number, ([], ""))
-        if line == HEIGHT - 1:
-            bar = sign("▌") if here else " "
-            text = fit(f"{bar}{caption or sign('…')}", WIDTH)
-            return [Segment(text, self.palette["current" if here else "muted"])]
-        blank = self.palette[""]
-        at = line - (HEIGHT - 1 - len(made)) // 2
+        """One line of one picture, or its caption. Pictures stand on their captions."""
+        made, thumb = self._drawn.get(number, ([], None))
+        blank, wide = self.palette[""], self._wide
+        if line == PICTURE:
+            return [Segment(self._caption(thumb, number), self.palette[HERE if number == self._cursor else "muted"])]
+        if thumb and not made and line == PICTURE // 2:
+            return [Segment(fit(NOT_SHOWN, wide, "center"), self.palette["muted"])]
+        at = line - (PICTURE - len(made))
         if not 0 <= at < len(made):
-            return [Segment(" " * WIDTH, blank)]
-        left = (WIDTH - made[at].cell_length) // 2
-        return [
-            Segment(" " * left, blank),
-            *made[at],
-            Segment(" " * (WIDTH - left - made[at].cell_length), blank),
-        ]
+            return [Segment(" " * wide, blank)]
+        left = (wide - made[at].cell_length) // 2
+        right = wide - left - made[at].cell_length
+        return [Segment(" " * left, blank), *made[at], Segment(" " * right, blank)]
+
+    def _caption(self, thumb: Thumb | None, number: int) -> str:
+        """The name, of which the end tells most, and the note at the right."""
+        bar = sign("▌") if number == self._cursor else " "
+        if thumb is None:
+            return fit(bar + sign("…"), self._wide)
+        note = fit(thumb.note, min(cell_len(thumb.note), self._wide // 2))
+        room = self._wide - 2 - cell_len(note)
+        name = thumb.name
+        while name and cell_len(name) > room - (name is not thumb.name):
+            name = name[1:]
+        return fit(bar + (name if name is thumb.name else sign("…") + name), self._wide - cell_len(note)) + note
 
     def notify_style_update(self) -> None:
         super().notify_style_update()
