@@ -15,6 +15,7 @@ from textual.theme import Theme
 from engine.errors import DojangError
 from engine.versions import Workspace
 from tui import preferences
+from tui.graphics import Cell
 from tui.keys import bind
 from tui.screens.base import Page
 from tui.widgets.chrome import working_bindings
@@ -67,6 +68,8 @@ class DojangApp(App[str]):
         self.workspace = workspace
         self.preferences = preferences.load(workspace)
         self._theme_asked, self._open = theme, open_version
+        self.cell: Cell | None = None
+        """Pixels of a character cell, where the terminal draws pictures itself."""
 
     def on_mount(self) -> None:
         from tui import terminal, themes
