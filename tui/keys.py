@@ -19,6 +19,7 @@ def bind(
 def display(key: str) -> str:
     """A key as people write it."""
     names = {"escape": "esc", "question_mark": "?", "slash": "/", "plus": "+", "space": "space", "enter": "enter"}
+    names |= {"left_square_bracket": "[", "right_square_bracket": "]"}
     if key.startswith("ctrl+"):
         return "^" + names.get(key[5:], key[5:])
     return names.get(key, key)

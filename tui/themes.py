@@ -11,6 +11,7 @@ none, and the widgets know what to do then (`widgets.palette`).
 
 from __future__ import annotations
 
+import os
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
@@ -83,9 +84,13 @@ def read_theme(path: Path) -> Theme:
 
 
 def default_theme(*, light: bool | None = None, environment: Mapping[str, str] | None = None) -> str:
-    """The theme to start with when none is set: the terminal's own colours where it has no more than 16."""
+    """The theme to start with when none is set: the terminal's own colours where it has no more than 16.
+
+    Where a person wants none (NO_COLOR), Textual makes greys of the colours, but black of the terminal's own.
+    """
     light = is_light(environment) if light is None else light
-    family = "ansi" if colour_count(environment) <= 16 else "dojang"
+    bare = bool((os.environ if environment is None else environment).get("NO_COLOR"))
+    family = "ansi" if colour_count(environment) <= 16 and not bare else "dojang"
     return f"{family}-{'light' if light else 'dark'}"
 
 

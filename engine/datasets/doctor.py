@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.datasets import registry
+from engine.datasets.files import is_folder, there
 from engine.datasets.kinds import Kind, kind
 from engine.datasets.looks import Seen, nearest, see
 from engine.datasets.measures import charts, measure_items, measure_set
@@ -25,7 +26,7 @@ from engine.errors import DojangError
 from engine.files import write_bytes, write_json
 
 FILE = "check.json"
-VERSION = 1
+VERSION = 2
 IMAGE_SIZES = (32, 4096)
 CHUNK = 16  # images a thread looks at between two calls of progress
 BLANK = 8  # spread of grey, out of 255, of an image of one colour
@@ -278,8 +279,10 @@ def check_place(path: Path) -> None:
     if path.suffix.lower() not in (".csv", ".tsv", ".json"):
         hint = "Call it .csv, .tsv or .json."
         raise DojangError(f"The name {path} does not say what to write.", code="BAD_FORMAT", hint=hint)
-    if not path.absolute().parent.is_dir():
+    if not is_folder(path.absolute().parent):
         raise DojangError(f"There is no folder {path.absolute().parent}.", code="NOT_FOUND", hint="Make it first.")
+    if there(path):  # it may be an annotation of the user's
+        raise DojangError(f"{path} is there already.", code="EXISTS", hint="Choose a new name, or delete it first.")
 
 
 def save_findings(result: Check, path: Path) -> None:

@@ -19,7 +19,7 @@ RARE = 10.0  # times fewer than the most frequent class
 FEW = 20  # labels in train
 SMALL = 20  # labelled images that a split judges by
 MIXED = 4.0  # largest to smallest of longer sides
-SIZE_EDGES = (0.0, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.0)
+SIZE_EDGES = (0.0, 0.0125, 0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.0)  # the first is TINY at an image size of 640
 SHAPE_EDGES = (0.0, 0.125, 0.25, 0.5, 0.8, 1.25, 2.0, 4.0, 8.0, math.inf)
 MOST_COUNTED = 20  # boxes an image told apart in the chart; sizes of images listed
 
@@ -123,29 +123,35 @@ def charts(dataset: Dataset, items: Iterable[Item]) -> dict[str, Any]:
     """Figures to draw: `edges` are one more than `counts`, whose last may reach to infinity (null)."""
     sizes = [0] * (len(SIZE_EDGES) - 1)
     shapes = [0] * (len(SHAPE_EDGES) - 1)
+    frames = [0] * (len(SHAPE_EDGES) - 1)
     boxes: Counter[int] = Counter()
     images: Counter[tuple[int, int]] = Counter()
     per_class = [0] * len(dataset.classes)
     for item in items:
         images[item.width, item.height] += 1
+        frames[_bin(item.width / item.height, SHAPE_EDGES)] += 1
+        longer = max(item.width, item.height)
         boxes[min(len(item.boxes), MOST_COUNTED)] += item.labelled
         for cls in item.classes:
             per_class[cls] += 1
         for box in item.boxes:
-            sizes[_bin(math.sqrt(box.w * box.h), SIZE_EDGES)] += 1
+            sizes[_bin(math.sqrt(box.w * item.width * box.h * item.height) / longer, SIZE_EDGES)] += 1
             shapes[_bin(box.w * item.width / (box.h * item.height), SHAPE_EDGES)] += 1
+    ratios = [None if math.isinf(edge) else edge for edge in SHAPE_EDGES]
     found: dict[str, Any] = {
         "images_per_class": dict(zip(dataset.classes, per_class, strict=True)),
         "labels_per_class": {split: dataset.counts.per_split[split].per_class for split in SPLITS},
         "image_sizes": [[*size, count] for size, count in images.most_common(MOST_COUNTED)],
         "other_image_sizes": sum(images.values()) - sum(count for _, count in images.most_common(MOST_COUNTED)),
+        # width to height
+        "image_shape": {"edges": ratios, "counts": frames},
     }
     if dataset.task == "detect":
         found |= {
-            # side of a square of the same area, as a part of one of the image's
+            # side of a square of the same area, as a part of the image's longer side
             "box_size": {"edges": list(SIZE_EDGES), "counts": sizes},
             # width to height in pixels
-            "box_shape": {"edges": [None if math.isinf(edge) else edge for edge in SHAPE_EDGES], "counts": shapes},
+            "box_shape": {"edges": ratios, "counts": shapes},
             # labelled images with 0, 1, 2, … boxes; the last with that many or more
             "boxes_per_image": [boxes[n] for n in range(MOST_COUNTED + 1)],
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,21 +24,27 @@ def load(path: Path, side: int) -> Image:
     from PIL import Image as pil
 
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would be waited for
+            raise BadImage("unreadable_image", "The image cannot be shown: it is not a regular file.")
         with pil.open(path, formats=FORMATS) as image:
             pixels = image.width * image.height
             if pixels > LARGEST:
                 raise BadImage("large_image", f"The image is {image.width}×{image.height} pixels: too large.")
             turn = TURNS.get(orientation(image))
             with LARGE if pixels > MANY else nullcontext():
-                if image.format == "JPEG":
+                if image.format in ("JPEG", "MPO"):
                     image.draft("RGB" if image.mode != "CMYK" else "CMYK", (side, side))
                 found = in_colour(image)
     except BadImage:
         raise
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise BadImage("missing_image", "The image is not there any more.") from None
     except pil.DecompressionBombError:
         raise BadImage("large_image", f"The image has more than {LARGEST:,} pixels: too large.") from None
+    except pil.UnidentifiedImageError:
+        raise BadImage("corrupt_image", "The image cannot be shown: its file is no image, or damaged.") from None
+    except PermissionError as e:
+        raise BadImage("unreadable_image", f"The image cannot be read: {e.strerror}.") from e
     except Exception as e:  # decoders raise what they like on damaged files
         raise BadImage("corrupt_image", f"The image cannot be shown: {str(e)[:120] or type(e).__name__}.") from e
     if turn:

@@ -216,7 +216,7 @@ def test_the_result_is_kept_for_the_screens(workspace: Path, root: Path) -> None
     assert last_check(workspace, "set") == result and result.image_size == 320
     assert json.loads(json.dumps(result.to_json()))["counts"] == {"error": 1, "warning": 0, "info": 1}
     path = workspace / "datasets/set/check.json"
-    for damaged in ('{"version":1}', "[]", "", '{"version":99}', path.read_text().replace(result.hash, "other")):
+    for damaged in ('{"version":2}', "[]", "", '{"version":99}', path.read_text().replace(result.hash, "other")):
         put(path, damaged)
         assert last_check(workspace, "set") is None
     datasets.remove(workspace, "set")
@@ -259,7 +259,19 @@ def test_charts(workspace: Path, root: Path) -> None:
     assert charts["boxes_per_image"] == [1, 0, 55, *[0] * 17, 1]
     assert sum(charts["box_size"]["counts"]) == sum(charts["box_shape"]["counts"]) == 140
     assert charts["image_sizes"] == [[64, 48, 56], [640, 480, 1]] and charts["other_image_sizes"] == 0
+    assert charts["image_shape"]["counts"] == [0, 0, 0, 0, 0, 57, 0, 0, 0], "4:3"
     assert charts["images_per_class"] == {"cat": 56, "dog": 55}
+
+
+def test_the_chart_of_sizes_and_what_is_called_tiny_agree(workspace: Path, tmp_path: Path) -> None:
+    root = tmp_path / "tall"
+    for i in range(4):  # 640 pixels high: 7.9 and 8.1 pixels a side
+        rows = f"0 .5 .5 {7.9 / 320} {7.9 / 640}\n1 .5 .2 {8.1 / 320} {8.1 / 640}\n"
+        add(root, f"{'train' if i < 2 else 'val'}/{i}", picture_bytes(i, (320, 640)), rows)
+    put(root / "data.yaml", "train: images/train\nval: images/val\nnames: [cat, dog]\n")
+    result, _ = run(workspace, root)
+    assert result.charts["box_size"]["counts"][:2] == [4, 4]
+    assert next(g.count for g in result.groups if g.code == "tiny_box") == 4
 
 
 @pytest.mark.parametrize("name", ["f.csv", "f.tsv", "f.json"])

@@ -71,7 +71,7 @@ def test_preparing_does_not_import_textual() -> None:
         ({"TERM": "xterm", "COLORFGBG": "0;15"}, 16, "ansi-light"),
         ({"TERM": "linux"}, 16, "ansi-dark"),
         ({"TERM": "vt220"}, 2, "ansi-dark"),
-        ({"TERM": "xterm-256color", "NO_COLOR": "1"}, 2, "ansi-dark"),
+        ({"TERM": "xterm-256color", "NO_COLOR": "1"}, 2, "dojang-dark"),
         ({"TERM": "screen-256color", "COLORFGBG": "15;default;0"}, 256, "dojang-dark"),
     ],
 )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from asyncio import to_thread
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from textual import on, work
 from textual.binding import Binding, BindingType
@@ -15,16 +16,19 @@ from textual.widget import Widget
 from textual.worker import get_current_worker
 
 from engine.datasets import registry
-from engine.datasets.model import SPLITS, Dataset, Finding, Severity
+from engine.datasets.files import from_user
+from engine.datasets.model import Dataset, Severity
 from engine.errors import DojangError
 from tui import words
 from tui.keys import bind
 from tui.screens.base import Page
 from tui.screens.dialogs import Ask, Wait
+from tui.screens.findings import HINT, FindingsScreen, Places, narrow_by_key
 from tui.widgets.facts import Fact, Facts
 from tui.widgets.filter import Filter
-from tui.widgets.histogram import Histogram
-from tui.widgets.symbols import fit, sign
+from tui.widgets.narrowing import Query
+from tui.widgets.set_charts import SetCharts
+from tui.widgets.symbols import sign
 from tui.widgets.table import Column, Row, Table
 
 if TYPE_CHECKING:
@@ -41,15 +45,7 @@ KINDS = (
     Column("count", "count", width=7, align="right", priority=7),
     Column("files", "files", width=7, align="right", priority=6),
 )
-PLACES = (
-    Column("file", "file", width=24, flex=2, priority=9),
-    Column("object", "object", width=6, align="right", priority=7),
-    Column("split", "split", width=5, priority=6),
-    Column("message", "what", width=24, flex=3, priority=8),
-)
 NAMED = 12  # files at the side
-IMBALANCED = 10  # times as many of the commonest class as of the rarest
-CHARTS = ("classes", "objects", "box-size", "box-shape")
 
 
 class DoctorScreen(Page):
@@ -59,27 +55,31 @@ class DoctorScreen(Page):
     HELP_TEXT = (
         "Every image is decoded and every label measured, as a training at the chosen image size would see them. "
         "The worst stands first; beside it, what it does to a training and what to do. Nothing of yours is changed. "
-        "Enter lists the files, and from there opens an image at what was found."
+        "Enter lists the files, and from there opens an image at what was found. / narrows by words, which may be "
+        'error, split:val or class:"red cell"; o offers what there is.'
     )
     CSS = """
     DoctorScreen #side { width: 2fr; padding: 0 1; border-left: vkey $panel; }
-    DoctorScreen #kinds { width: 3fr; }
+    DoctorScreen #kinds { width: 3fr; padding-right: 1; }
     DoctorScreen.narrow #one { layout: vertical; }
     DoctorScreen.narrow #kinds { width: 1fr; height: 2fr; }
     DoctorScreen.narrow #side { width: 1fr; height: 3fr; border-left: none; border-top: hkey $panel; }
-    DoctorScreen #charts { display: none; padding: 0 1; }
-    DoctorScreen.drawn #charts { display: block; }
-    DoctorScreen.drawn #one { display: none; }
-    DoctorScreen Histogram { margin-bottom: 1; }
+    DoctorScreen SetCharts { display: none; }
+    DoctorScreen.drawn SetCharts { display: block; }
+    DoctorScreen.wide SetCharts Grid { grid-size: 2; }
+    DoctorScreen.drawn #one, DoctorScreen.drawn Filter { display: none; }
     """
     HORIZONTAL_BREAKPOINTS = [(0, "narrow"), (110, "wide")]
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "back", "back", tooltip="back to the data sets"),
+        Binding("escape", "back", "back", tooltip="all again, then back to the data sets"),
         Binding("enter", "open", "list", tooltip="every file of this kind"),
+        bind("g", "charts", "charts", help="classes, boxes and sizes as charts, and back"),
+        Binding("slash", "search", "search", tooltip="by file, split, class, or words of the message"),
         bind("d", "check", "check anew", help="look at every image again"),
-        Binding("tab", "charts", "charts", tooltip="classes, boxes and sizes as charts", priority=True),
+        bind("o", "only", "only", help="only a severity, a split or a class"),
         bind("w", "export", "write list", help="write every finding into a CSV or JSON file"),
         bind("v", "size", "image size", help="the size that tiny boxes are judged at"),
+        Binding("tab", "charts", "charts", show=False, tooltip="charts, and back", priority=True),
     ]
 
     def __init__(self, dataset: str) -> None:
@@ -87,15 +87,16 @@ class DoctorScreen(Page):
         self.name_of_set = dataset
         self.check: Check | None = None
         self.image_size = 640
+        self._groups: list[Group] = []  # as far as they fit what was typed
+        self._places: Places | None = None
 
     def body(self) -> Iterator[Widget]:
+        yield Filter(placeholder=HINT, id="search")
         with Horizontal(id="one"):
-            yield Table(KINDS, empty="Nothing was found. This set is sound.", id="kinds")
+            yield Table(KINDS, id="kinds")
             with VerticalScroll(id="side", can_focus=False):
                 yield Facts(id="facts")
-        with VerticalScroll(id="charts"):
-            for name in CHARTS:
-                yield Histogram(id=name)
+        yield SetCharts()
 
     def on_mount(self) -> None:
         from engine.datasets import doctor
@@ -112,74 +113,67 @@ class DoctorScreen(Page):
             self.action_check()
 
     def _show(self) -> None:
-        found = self.check
+        found, self._places = self.check, None
         right: list[tuple[str, str]] = []
-        rows: list[Row] = []
         if found:
-            counts = [(s, n) for s, n in found.counts.items() if n]
-            for severity, count in counts:
+            for severity, count in ((s, n) for s, n in found.counts.items() if n):
                 role = {"error": "error", "warning": "warning"}.get(severity, "muted")
                 told = f"{count} info" if severity == "info" else words.plural(count, severity)
                 right.append((f"{told}   ", role))
             right.append((f"at {found.image_size} px, {words.when(found.checked)}", "muted"))
-            rows = [group_row(str(n), group) for n, group in enumerate(found.groups)]
+            self.query_one(SetCharts).show(found, self.dataset)
         name = words.clean(self.name_of_set)
         self.title_bar.show([("dojang", "current"), ("  Doctor", "title"), (f"  {name}", "muted")], right)
-        table = self.query_one(Table)
-        table.set_empty("Nothing was found: this set is sound." if found else "not looked at yet")
-        table.set_rows(rows)
-        self._detail()
-        self._draw()
+        self._list(list(found.groups) if found else [])
+        if self.query_one(Filter).value:
+            self._narrow()
         self.refresh_bindings()
+
+    def _list(self, groups: list[Group]) -> None:
+        self._groups = groups
+        table = self.query_one(Table)
+        if self.query_one(Filter).value:
+            table.set_empty("Nothing fits.\n\nesc  show all again")
+        else:
+            table.set_empty("Nothing was found: this set is sound." if self.check else "not looked at yet")
+        table.set_rows([group_row(f"{group.severity} {group.code}", group) for group in groups])
+        self._detail()
 
     @property
     def group(self) -> Group | None:
         key = self.query_one(Table).cursor_key
-        return self.check.groups[int(key)] if self.check and key is not None else None
+        return next((g for g in self._groups if f"{g.severity} {g.code}" == key), None)
 
     @on(Table.Highlighted)
     def _detail(self) -> None:
         group = self.group
-        self.query_one(Facts).show(about(group) if group else sound(self.check))
+        if group:
+            lines = about(group)
+        elif self.check and self.check.groups:
+            lines = []
+        else:
+            lines = sound(self.check)
+        if self.check and self.check.unlisted:
+            more = f"{self.check.unlisted} more were found when the set was added, too many to keep them all."
+            lines += [Content(""), Content.styled(more, "$foreground-muted")]
+        self.query_one("#facts", Facts).show(lines)
+        self.refresh_bindings()
 
-    def _draw(self) -> None:
-        """The charts, as far as the set has what they show."""
-        if not self.check:
-            return
-        drawn = self.check.charts
-        labels = drawn["labels_per_class"]
-        totals = {name: sum(labels[s].get(name, 0) for s in SPLITS) for name in self.dataset.classes}
-        most, least = max(totals.values(), default=0), min(totals.values(), default=0)
-        note = (
-            f"the commonest has {most / least:.0f} times as many as the rarest"
-            if least and most > IMBALANCED * least
-            else ""
-        )
-        names = [fit(words.clean(name), 11).strip() for name in totals]
-        what = "objects by class" if self.dataset.task == "detect" else "images by class"
-        self.query_one("#classes", Histogram).show(what, names, list(totals.values()), note)
-        for key in CHARTS[1:]:
-            self.query_one(f"#{key}").display = "box_size" in drawn
-        if "box_size" in drawn:
-            counts = drawn["boxes_per_image"]
-            last = max((i for i, n in enumerate(counts) if n), default=0)
-            tags = [str(i) for i in range(last + 1)]
-            if last == len(counts) - 1:
-                tags[-1] += "+"
-            self.query_one("#objects", Histogram).show("objects in an image", tags, counts[: last + 1])
-            edges = drawn["box_size"]["edges"]
-            sides = [f"<{edge * self.check.image_size:.0f}" for edge in edges[1:]]
-            title = f"size of boxes, side in px at {self.check.image_size}"
-            self.query_one("#box-size", Histogram).show(title, sides, drawn["box_size"]["counts"])
-            shapes = [f"<{edge:g}" if edge else "more" for edge in drawn["box_shape"]["edges"][1:]]
-            counts = drawn["box_shape"]["counts"]
-            self.query_one("#box-shape", Histogram).show("shape of boxes, width by height", shapes, counts)
+    async def _known(self, check: Check) -> Places:
+        """Where the findings are. Looked up once, in a thread: it takes a second on a large set."""
+        if self._places is None:
+            items = registry.open_items(self.dojang.workspace.path, self.name_of_set)
+            self._places = await to_thread(Places, self.dataset, items, check.groups)
+        return self._places
 
     # What one can do
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        drawn = self.has_class("drawn")
         if action == "open":
-            return self.is_mounted and not self.has_class("drawn") and self.group is not None
+            return self.is_mounted and not drawn and self.group is not None
+        if action in ("search", "only"):
+            return self.check is not None and bool(self.check.groups) and not drawn
         if action in ("export", "charts"):
             return self.check is not None
         return True
@@ -187,13 +181,34 @@ class DoctorScreen(Page):
     def action_back(self) -> None:
         if self.has_class("drawn"):
             self.action_charts()
+        elif self.query_one(Filter).value:
+            self.query_one(Filter).action_clear()
         else:
             self.dismiss(None)
 
     def action_charts(self) -> None:
         self.toggle_class("drawn")
-        self.query_one("#charts" if self.has_class("drawn") else Table).focus()
+        self.query_one(SetCharts if self.has_class("drawn") else Table).focus()
         self.refresh_bindings()
+
+    def action_search(self) -> None:
+        self.query_one(Filter).open()
+
+    @on(Filter.Changed)
+    @work(exclusive=True, group="narrow")
+    async def _narrow(self) -> None:
+        check = self.check
+        if check:
+            places = await self._known(check)
+            query = Query.of(self.query_one(Filter).value)
+            narrowed = (places.narrowed(group, query) for group in check.groups)
+            self._list([group for group in narrowed if group.count])
+
+    @work
+    async def action_only(self) -> None:
+        if self.check:
+            places = await self._known(self.check)
+            await narrow_by_key(self, places.choices(self.check.groups))
 
     @work
     async def action_check(self) -> None:
@@ -203,6 +218,8 @@ class DoctorScreen(Page):
 
             self.check = doctor.last_check(self.dojang.workspace.path, self.name_of_set)
             self._show()
+        elif self.check:
+            self.image_size = self.check.image_size
 
     @work
     async def action_size(self) -> None:
@@ -227,28 +244,33 @@ class DoctorScreen(Page):
         if not found:
             return
         safe = self.name_of_set.replace("@", "-")
-        fields = [("path", "A new file, .csv or .json", str(Path.cwd() / f"{safe}-findings.csv"), "")]
+        fields = [("path", "A new file, .csv, .tsv or .json", str(Path.cwd() / f"{safe}-findings.csv"), "")]
 
         def wrong(values: dict[str, str]) -> dict[str, str]:
             try:
-                doctor.check_place(Path(values["path"]).expanduser())
+                doctor.check_place(from_user(values["path"].strip()))
             except DojangError as e:
                 return {"path": f"{e.message} {e.hint}".strip()}
             return {}
 
         answer = await self.app.push_screen_wait(Ask("Write the list", fields, wrong, ok="Write"))
         if answer:
+            path = from_user(answer["path"].strip())
             try:
-                doctor.save_findings(found, Path(answer["path"]).expanduser())
+                doctor.save_findings(found, path)
             except DojangError as e:
                 self.complain(e)
                 return
-            self.notify(f"{words.plural(len(found.findings), 'finding')} written to {answer['path']}", markup=False)
+            self.notify(f"{words.plural(len(found.findings), 'finding')} written to {path}", markup=False)
 
     @on(Table.Selected)
-    def action_open(self) -> None:
-        if self.group:
-            self.app.push_screen(FindingsScreen(self.dataset, self.group))
+    @work(exclusive=True, group="open")
+    async def action_open(self) -> None:
+        group, check = self.group, self.check
+        if group and check:
+            whole = next(g for g in check.groups if (g.severity, g.code) == (group.severity, group.code))
+            text = self.query_one(Filter).value
+            self.app.push_screen(FindingsScreen(self.dataset, whole, await self._known(check), text))
 
 
 def group_row(key: str, group: Group) -> Row:
@@ -327,98 +349,3 @@ class Checking(Wait):
             return
         if not worker.is_cancelled:
             self.app.call_from_thread(self.dismiss, "done")
-
-
-class FindingsScreen(Page):
-    """Every finding of one kind; Enter opens the image where it was found."""
-
-    HELP_TITLE = "Findings"
-    HELP_TEXT = (
-        "Every place where this was found. Enter shows the image with its labels, the object in question in full light."
-    )
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "back", "back", tooltip="all again, then back to the kinds"),
-        Binding("enter", "open", "image", tooltip="the image, at this finding"),
-        Binding("slash", "search", "search", tooltip="by file, split, or words of the message"),
-    ]
-
-    def __init__(self, dataset: Dataset, group: Group) -> None:
-        super().__init__()
-        self.dataset, self.found = dataset, group
-        self._splits: dict[str, str] = {}
-
-    def body(self) -> Iterator[Widget]:
-        yield Filter(placeholder="by file, split, or words of the message", id="search")
-        yield Table(PLACES, empty="Nothing fits.", id="places")
-
-    def on_mount(self) -> None:
-        self.query_one(Table).focus()
-        wanted = {f.image or f.file for f in self.found.findings}
-        path = self.dojang.workspace.path
-        self._splits = {
-            item.path: item.split for item in registry.open_items(path, self.dataset.name) if item.path in wanted
-        }
-        self._list("")
-
-    def _list(self, text: str) -> None:
-        shown = [(n, f) for n, f in enumerate(self.found.findings) if self._fits(f, text.lower().split())]
-        self.query_one(Table).set_rows([self._row(n, f) for n, f in shown])
-        left = (
-            f"{len(shown)} of {self.found.count}"
-            if len(shown) != self.found.count
-            else words.plural(len(shown), "finding")
-        )
-        head = [
-            ("dojang", "current"),
-            (f"  {self.found.kind.title}", "title"),
-            (f"  {words.clean(self.dataset.name)}", "muted"),
-        ]
-        self.title_bar.show(head, [(left, "muted")])
-
-    def _fits(self, finding: Finding, wanted: Sequence[str]) -> bool:
-        told = f"{finding.file} {finding.image} {finding.message} {self._split(finding)}".lower()
-        return all(word in told for word in wanted)
-
-    def _split(self, finding: Finding) -> str:
-        return self._splits.get(finding.image or finding.file, "")
-
-    def _row(self, number: int, finding: Finding) -> Row:
-        cells: dict[str, Any] = {
-            "file": words.clean(finding.file) or "the whole set",
-            "object": str(finding.object or ""),
-            "split": self._split(finding),
-            "message": words.clean(finding.message),
-        }
-        return Row(str(number), cells)
-
-    @on(Filter.Changed)
-    def _typed(self, event: Filter.Changed) -> None:
-        self._list(event.value)
-
-    def action_search(self) -> None:
-        self.query_one(Filter).open()
-
-    def action_back(self) -> None:
-        if self.query_one(Filter).value:
-            self.query_one(Filter).action_clear()
-        else:
-            self.dismiss(None)
-
-    @on(Table.Selected)
-    def action_open(self) -> None:
-        from tui.screens.gallery import open_images
-
-        key = self.query_one(Table).cursor_key
-        if key is None:
-            return
-        finding = self.found.findings[int(key)]
-        path = finding.image or finding.file
-        if path not in self._splits:
-            self.notify("That image was left out of the set: there is nothing to show of it.", markup=False)
-            return
-        paths = [p for p in (path, finding.other) if p]
-        others = [f.image or f.file for f in self.found.findings if not f.other] if not finding.other else []
-        # objects are numbered as in the annotation, of which some may be left out, unless the image itself is named
-        number = finding.object if finding.file == path else None
-        title = self.found.kind.title
-        open_images(self.app, self.dataset.name, paths=[*paths, *others], at=path, object=number, title=title)

@@ -100,6 +100,7 @@ class ImagesScreen(Page):
     ImagesScreen.many #grid { display: block; }
     ImagesScreen.many #one { display: none; }
     """
+    AUTO_FOCUS = ""  # without a list of objects nothing has the focus, least of all the line to search in
     HORIZONTAL_BREAKPOINTS = [(0, "narrow"), (116, "wide")]
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "back", "back", tooltip="out of the close look, then back"),

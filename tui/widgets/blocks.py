@@ -130,7 +130,7 @@ def cells(image: Image, view: View, room: tuple[int, int], look: Look) -> Cells:
 def _small(image: Image, box: tuple[float, float, float, float], columns: int, rows: int) -> Image:
     from PIL import Image as pil
 
-    shrinks = box[2] - box[0] > columns
+    shrinks = box[2] - box[0] >= columns and box[3] - box[1] >= rows
     return image.resize((columns, rows), pil.Resampling.BOX if shrinks else pil.Resampling.BICUBIC, box=box)
 
 
@@ -208,16 +208,19 @@ def _parts(packed: Pixels) -> Pixels:
 
 
 def few(packed: Pixels) -> Pixels:
-    """The nearest of the 240 colours that all terminals of 256 agree on."""
+    """The nearest of the 240 colours that all terminals of 256 agree on, spelled so that Rich sends just that one.
+
+    Rich takes grey for one of 25 even steps, which the terminals' greys are not quite.
+    """
     import numpy as np
 
     parts = _parts(packed)
     cube = np.array(CUBE)[(parts[..., None] > np.array([47, 115, 155, 195, 235])).sum(-1)]
-    light = parts @ np.array(LIGHT) // 1000
-    grey = np.clip((light - 3) // 10 * 10 + 8, 8, 238)[..., None].repeat(3, -1)
+    step = np.clip((parts @ np.array(LIGHT) // 1000 - 3) // 10, 0, 23)[..., None]
     weight = np.array([2, 4, 3])
-    better = ((grey - parts) ** 2 @ weight < (cube - parts) ** 2 @ weight)[..., None]
-    return _packed(np.where(better, grey, cube))
+    better = ((step * 10 + 8 - parts) ** 2 @ weight) < ((cube - parts) ** 2 @ weight)
+    flat = (cube.min(-1) == cube.max(-1)) & (cube[..., 0] > 0) & (cube[..., 0] < 255)
+    return _packed(np.where((better | flat)[..., None], (step + 1) * 51 // 5, cube))
 
 
 def sixteen(packed: Pixels) -> Pixels:

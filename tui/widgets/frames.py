@@ -150,9 +150,9 @@ def _name(picture: Cells, place: Place, mark: Mark, colour: int, taken: set[tupl
         (place.top + 1, place.left + 1),
     ):
         column = max(0, min(column, columns - width))
-        spots = {(row, column + i) for i in range(width)}
-        if 0 <= row < rows and not spots & taken:
-            taken |= spots
+        around = {(row, column + i) for i in range(-1, width + 1)}  # two names side by side would read as one
+        if 0 <= row < rows and not around & taken:
+            taken |= {(row, column + i) for i in range(width)}
             _write(picture, row, column, text, colour)
             return
 

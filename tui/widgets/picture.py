@@ -263,7 +263,7 @@ class Picture(Widget):
             at = y - max(0, (height - len(lines)) // 2)
             text = fit(lines[at], width, "center") if 0 <= at < len(lines) else " " * width
             return Strip([Segment(text, self.palette["muted"])], width)
-        if y == height - 1 and self._strips and self._legend:
+        if self._strips and self._legend and y == self._above + len(self._strips):
             return Strip([Segment(fit(self._legend, width, "center"), self.palette["muted"])], width)
         at = y - self._above
         if not 0 <= at < len(self._strips):
