@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import partial
@@ -12,8 +12,10 @@ from typing import Any, NamedTuple
 
 from engine.datasets.boxes import box_in_pixels
 from engine.datasets.classes import clean_class
+from engine.datasets.description import CLASS_LIMIT
 from engine.datasets.files import (
     BEAT,
+    MOST_IMAGES,
     OUTSIDE,
     Unreadable,
     images_below,
@@ -38,15 +40,19 @@ KEYS = re.compile(rb'"(images|annotations|categories)"\s*:\s*\[')
 OTHERS = ("captions", "panoptic", "stuff", "image_info", "person_keypoints")  # COCO's own files without detections
 PLACES = ("images", "data", "JPEGImages", "imgs")  # where images lie when they lie beside the annotations
 MOST = 10**18  # an id beyond it is none
+MOST_ANNOTATIONS = 30_000_000  # of one file; each takes some forty bytes
 SAMPLE = 50  # images that decide which folder a file's names are relative to
 HINT = "A COCO file has the arrays `images`, `annotations` and `categories`."
 
 
 class Told(NamedTuple):
-    """What a file says of one image. A row is `category number x y w h`, or `! number message` where it is defective."""
+    """What a file says of one image. A row is `category number x y w h`, or `! number message` where it is defective.
+
+    Rows are one text, a line each: as many values would take five times the memory.
+    """
 
     classes: list[int | None]  # by the row's category; None is one that the file does not list
-    rows: list[str]
+    rows: bytearray
     size: tuple[int, int]  # (0, 0) when it does not say
 
 
@@ -54,7 +60,7 @@ class Told(NamedTuple):
 class _Image:
     name: str
     size: tuple[int, int]
-    rows: list[str] = field(default_factory=list)
+    rows: bytearray = field(default_factory=bytearray)
 
 
 @dataclass(slots=True)
@@ -127,11 +133,13 @@ def _root(path: Path) -> Path:
 
 def _read(path: Path, split: Split | None, root: Path, findings: list[Finding], progress: Progress | None) -> _File:
     """Read one annotation file, whose arrays may come in any order. DojangError if it is not COCO's."""
-    file, crowds, boxes = _File(path, split), 0, dict[int | str, list[str]]()
+    file, crowds, boxes = _File(path, split), 0, dict[int | str, bytearray]()
     try:
         for count, (key, number, element) in enumerate(stream(path)):
-            if progress and count % BEAT == 0:
-                progress(0, 0)
+            if count % BEAT == 0:
+                _bound(file, boxes, number if key == "annotations" else 0)
+                if progress:
+                    progress(0, 0)
             if key == "annotations":
                 crowds += _annotation(element, number, file, boxes)
             elif key == "images":
@@ -143,14 +151,29 @@ def _read(path: Path, split: Split | None, root: Path, findings: list[Finding], 
     for image, rows in boxes.items():
         if image in file.images:
             file.images[image].rows = rows
-        else:
-            _wrong(file, int(rows[0].split()[1]), "label_without_image", f"image_id {image} is not among the images.")
+        elif rows:
+            number = int(rows[: rows.index(b"\n")].split()[1])
+            said = repr(image) if isinstance(image, str) else image
+            _wrong(file, number, "label_without_image", f"image_id {said!s:.80} is not among the images.")
     for defect in file.wrong.defects:
         findings.append(Finding(defect.severity, defect.code, defect.message, relative(path, root), defect.object))
     if crowds:
         message = f"{crowds} crowd annotations are left out: they mark areas, not objects."
         findings.append(Finding("info", "crowd", message, relative(path, root)))
     return file
+
+
+def _bound(file: _File, boxes: Mapping[int | str, bytearray], annotations: int) -> None:
+    """Refuse what no set has and no memory holds."""
+    for what, found, most in (
+        ("images", max(len(file.images), len(boxes)), MOST_IMAGES),
+        ("categories", max(len(file.categories), len(file.seen)), CLASS_LIMIT),
+        ("annotations", annotations, MOST_ANNOTATIONS),
+    ):
+        if found > most:
+            hint = "Divide it into several files, each a data set of its own."
+            message = f"{file.path} has more than {most:,} {what}."
+            raise DojangError(message, code="TOO_LARGE", hint=hint)
 
 
 def _wrong(file: _File, number: int, code: str, message: str) -> None:
@@ -189,14 +212,14 @@ def _category(element: Any, number: int, file: _File) -> None:
         file.categories[key] = clean
 
 
-def _annotation(element: Any, number: int, file: _File, boxes: dict[int | str, list[str]]) -> bool:
+def _annotation(element: Any, number: int, file: _File, boxes: dict[int | str, bytearray]) -> bool:
     """Keep one annotation as a row of text, the smallest form that loses nothing. True for a crowd, which is not kept."""
     image = _key(element.get("image_id")) if isinstance(element, dict) else None
     if image is None:
         _wrong(file, number, "malformed", f"Element {number} of `annotations` has no image_id.")
         return False
     if element.get("iscrowd") in (1, True):
-        boxes.setdefault(image, [])
+        boxes.setdefault(image, bytearray())
         return True
     category, bbox = _key(element.get("category_id")), element.get("bbox")
     if category is None:
@@ -205,7 +228,7 @@ def _annotation(element: Any, number: int, file: _File, boxes: dict[int | str, l
         row = f"! {number} has no `bbox` of four numbers."
     else:
         row = " ".join(map(str, (file.seen.setdefault(category, len(file.seen)), number, *bbox)))
-    boxes.setdefault(image, []).append(row)
+    boxes.setdefault(image, bytearray()).extend(f"{row}\n".encode())
     return False
 
 
@@ -263,7 +286,7 @@ def _note_unlisted(entries: dict[str, Entry], root: Path, findings: list[Finding
 
 def parse_told(told: Told, size: tuple[int, int], names: tuple[str, ...]) -> Labels:
     """The objects of one image of `size` (width, height) in pixels. COCO's boxes are left, top, width and height."""
-    if len(told.rows) > MOST_OBJECTS:
+    if told.rows.count(b"\n") > MOST_OBJECTS:
         raise Unreadable("too_large", TOO_MANY)
     labels = Labels()
     if all(told.size) and told.size != size:
@@ -272,7 +295,7 @@ def parse_told(told: Told, size: tuple[int, int], names: tuple[str, ...]) -> Lab
         )
         labels.note(Defect("warning", "size_mismatch", message))
     seen: set[Box] = set()
-    for row in told.rows:
+    for row in told.rows.decode().splitlines():
         first, number, *rest = row.split(" ")
         if first == "!":
             labels.drop(int(number), "malformed", f"The object {' '.join(rest)}")

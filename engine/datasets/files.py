@@ -15,6 +15,7 @@ from engine.errors import DojangError
 
 LABEL_LIMIT = 16 << 20  # bytes of one annotation; polygons of a crowded image stay far below
 LIST_LIMIT = 256 << 20  # bytes of a list of images
+LINE_LIMIT = 1 << 20  # characters of one line of it; paths have some thousands at most
 MOST_IMAGES = 2_000_000  # of one dataset
 OUTSIDE = "{!r} leads out of the data set's folder, so it is left out; an absolute path would say that it is meant."
 DRIVE = re.compile(r"[A-Za-z]:/")  # where an absolute path on Windows begins
@@ -92,9 +93,11 @@ def read_lines(path: str | Path) -> Iterator[str]:
         if status.st_size > LIST_LIMIT:
             raise Unreadable("too_large", f"The file has {status.st_size:,} bytes; at most {LIST_LIMIT:,} are read.")
         with Path(path).open(encoding="utf-8-sig", newline="") as f:
-            for number, line in enumerate(f):
+            for number, line in enumerate(iter(lambda: f.readline(LINE_LIMIT), "")):
                 if number == MOST_IMAGES:
                     raise Unreadable("too_large", f"The file has more than {MOST_IMAGES:,} lines.")
+                if len(line) == LINE_LIMIT:
+                    raise Unreadable("too_large", f"Line {number + 1:,} has more than {LINE_LIMIT:,} characters.")
                 yield line
     except UnicodeDecodeError as e:
         raise Unreadable("bad_encoding", f"The file is not UTF-8 text: {e.reason}.") from e
@@ -115,8 +118,11 @@ def read_bytes(path: str | Path, limit: int) -> bytes:
 
 
 def walk(folder: str, findings: list[Finding], root: Path, progress: Progress | None = None) -> Iterator[str]:
-    """Everything below `folder` but folders, each real folder once, hidden ones left out; refusals are noted."""
-    seen: set[tuple[int, int]] = set()
+    """Everything below `folder` but folders, each real folder once, hidden ones left out; refusals are noted.
+
+    A link to a folder that holds `folder` itself is not followed: at its end is what is not meant, up to the whole disk.
+    """
+    seen = {place for above in _above(folder) if (place := _identity(above))}
     waiting, count = [folder], 0
     while waiting:
         current = waiting.pop()
@@ -139,6 +145,21 @@ def walk(folder: str, findings: list[Finding], root: Path, progress: Progress | 
         except OSError as e:
             message = f"The folder cannot be read: {e.strerror or e}."
             findings.append(Finding("error", "unreadable_folder", message, relative(current, root)))
+
+
+def _above(folder: str) -> Sequence[Path]:
+    try:
+        return Path(folder).resolve().parents
+    except (OSError, RuntimeError):  # a link to itself
+        return ()
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    try:
+        status = folder.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -166,7 +187,11 @@ def sayable(path: str, findings: list[Finding], root: Path) -> bool:
 
 
 def printable(path: str) -> str:
-    return os.fsencode(path).decode("utf-8", "replace")
+    """The name as text: bytes that are none show as �, and so do the halves of characters that JSON can say."""
+    try:
+        return os.fsencode(path).decode("utf-8", "replace")
+    except UnicodeEncodeError:
+        return path.encode("utf-8", "replace").decode()
 
 
 def relative(path: str | Path, root: Path) -> str:

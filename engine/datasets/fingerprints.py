@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from engine.datasets.looks import SIDE, see
+from engine.datasets.looks import SIDE, regular, see
 from engine.datasets.model import Dataset, Item, Progress
 from engine.errors import DojangError
 from engine.files import write_bytes
@@ -141,6 +141,7 @@ def _look(dataset: Dataset, item: Item, looks: bool) -> Print:
             seen = see(path, item.width * item.height)
             return Print(seen.digest, seen.look)
         digest = hashlib.blake2b(digest_size=DIGEST)
+        regular(path)
         with path.open("rb") as f:
             while piece := f.read(PIECE):
                 digest.update(piece)

@@ -19,6 +19,7 @@ SMALLEST = 10  # pixels a side; what ultralytics accepts
 FOREIGN = ("zstd", "webp", "lzma")  # compressions of TIFF that OpenCV is built without
 MANY = 20_000_000  # pixels of an image that is decoded alone
 LARGE = Lock()
+MOST_BYTES = 1 << 30  # of a file
 LARGEST = 178_956_970  # pixels in all; where Pillow stops believing that it is not a decompression bomb
 
 
@@ -57,6 +58,8 @@ def measure(path: str) -> ImageSize:
         raise BadImage("unreadable_image", "This is not a regular file.")
     if status.st_size == 0:
         raise BadImage("empty_image", "The image file is empty (0 bytes).")
+    if status.st_size > MOST_BYTES:
+        raise BadImage("large_image", f"The file has {status.st_size:,} bytes; at most {MOST_BYTES:,} are read.")
     width, height, note = _open(path)
     if min(width, height) < SMALLEST:
         raise BadImage("small_image", f"The image is {width}×{height} pixels; at least {SMALLEST} a side are needed.")

@@ -21,6 +21,7 @@ CHUNK = 1 << 20  # bytes read at once
 FILE_LIMIT = 4 << 30  # bytes
 ELEMENT_LIMIT = 16 << 20  # characters of one element; a mask of a large image stays far below
 NUMBER = re.compile(r"[-+.eE0-9]*")  # what could go on with a number in the next chunk
+MOST_VALUES = 2_000_000  # of a small file; each takes up to a hundred bytes
 TOO_DEEP = "The file is nested too deeply."
 
 
@@ -34,6 +35,8 @@ DECODER = json.JSONDecoder(parse_float=Decimal, parse_constant=_constant)
 
 def load(data: bytes) -> Any:
     """The value of a small file; Unreadable if it is not JSON."""
+    if data.count(b",") > MOST_VALUES:
+        raise Unreadable("too_large", f"The file has more than {MOST_VALUES:,} values.")
     try:
         return DECODER.decode(data.decode("utf-8-sig"))
     except UnicodeDecodeError as e:

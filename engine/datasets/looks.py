@@ -10,15 +10,17 @@ what augmenting before splitting leaves behind. A crop of more than 3 % a side g
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
+import stat
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
-from engine.datasets.images import FORMATS, LARGE, MANY, orientation
+from engine.datasets.images import FORMATS, LARGE, MANY, MOST_BYTES, orientation
 
 if TYPE_CHECKING:
     import numpy
@@ -45,27 +47,42 @@ class Seen:
 
 
 def see(path: Path, pixels: int) -> Seen:
-    """Decode the image at `path`, which has that many pixels, in full; large ones one at a time.
+    """Decode the image at `path`, which had that many pixels, in full; large ones one at a time.
 
     JPEG is decoded at a fraction of its size: every byte is still read, so what is cut short is noticed. OSError if the
-    file itself cannot be read.
+    file itself cannot be read, as when a pipe or something huge has come into its place.
     """
-    with LARGE if pixels > MANY or path.stat().st_size > MANY_BYTES else nullcontext():
-        data = path.read_bytes()
-        digest = hashlib.blake2b(data, digest_size=16).digest()
+    size = regular(path)
+    alone = pixels > MANY or size > MANY_BYTES
+    with LARGE if alone else nullcontext(), path.open("rb") as file:
+        data = file if size > MANY_BYTES else io.BytesIO(file.read(size))
+        digest = hashlib.file_digest(data, lambda: hashlib.blake2b(digest_size=16)).digest()
+        data.seek(0)
         try:
-            return Seen(digest, *_grey(data))
+            return Seen(digest, *_grey(data, alone))
         except Exception as e:  # decoders raise what they like on damaged files
             return Seen(digest, fault=str(e)[:120] or type(e).__name__)
 
 
-def _grey(data: bytes) -> tuple[bytes, int, int]:
+def regular(path: Path) -> int:
+    """Bytes of the image file at `path`; OSError if it is none that can be read to its end."""
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "this is not a regular file")
+    if status.st_size > MOST_BYTES:
+        raise OSError(errno.EFBIG, f"it has {status.st_size:,} bytes, too many")
+    return status.st_size
+
+
+def _grey(data: IO[bytes], alone: bool) -> tuple[bytes, int, int]:
+    """`alone` says that no other large image is being decoded; of one that has grown since, that is seen here."""
     from PIL import Image as pil
 
-    with pil.open(io.BytesIO(data), formats=FORMATS) as image:
+    with pil.open(data, formats=FORMATS) as image:
         if image.format in ("JPEG", "MPO"):
             image.draft("L", (4 * SIDE, 4 * SIDE))
-        grey = _eight_bits(image)
+        with LARGE if image.width * image.height > MANY and not alone else nullcontext():
+            grey = _eight_bits(image)
         darkest, lightest = grey.getextrema()
         small = grey.resize((SIDE, SIDE), pil.Resampling.BOX)
         turn = TURNS.get(orientation(image))

@@ -10,6 +10,7 @@ from engine.datasets.formats import MOST_OBJECTS, TOO_MANY, Defect, Labels
 from engine.datasets.model import Box
 
 TOLERANCE = 0.01  # beyond 0 and 1; what ultralytics lets through
+MOST_COLUMNS = 20_001  # a polygon of ten thousand points
 COLUMNS = "class, centre x, centre y, width and height, or a class and a polygon of three or more points"
 
 
@@ -25,7 +26,7 @@ def parse_rows(data: bytes, size: tuple[int, int], classes: int, keypoints: int 
         raise Unreadable("bad_encoding", f"The label file is not UTF-8 text (byte {e.start + 1}).") from e
     labels = Labels()
     seen: set[tuple[float, ...]] = set()
-    rows = (columns for line in StringIO(text, newline=None) if (columns := line.split()))
+    rows = (columns for line in StringIO(text, newline=None) if (columns := line.split(maxsplit=MOST_COLUMNS)))
     for number, columns in enumerate(rows, 1):
         if number > MOST_OBJECTS:
             raise Unreadable("too_large", TOO_MANY)
@@ -46,6 +47,9 @@ def parse_rows(data: bytes, size: tuple[int, int], classes: int, keypoints: int 
 def _numbers(columns: list[str], number: int, keypoints: int, labels: Labels) -> tuple[float, ...] | None:
     """The row's numbers without its keypoints, or None and a defect."""
     count = len(columns)
+    if count > MOST_COLUMNS:
+        labels.drop(number, "malformed", f"The row has more than {MOST_COLUMNS:,} columns.")
+        return None
     if keypoints and count == 5 + keypoints:
         columns = columns[:5]
     elif count != 5 and (count < 7 or count % 2 == 0):

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -53,7 +54,7 @@ def scan(source: Source, ratios: Sequence[float], seed: int, progress: Progress 
         message = f"{source.root} lists {len(source.entries):,} images; at most {MOST_IMAGES:,} are read."
         raise DojangError(message, code="TOO_LARGE", hint=hint)
     reads = _read_all(source, progress)
-    findings = source.findings + [finding for read in reads for finding in read.findings]
+    findings = [_sayable(f) for f in chain(source.findings, *(read.findings for read in reads))]
     usable = [read for read in reads if read.size is not None]
     if not usable:
         raise _nothing(source, findings, "NO_IMAGES", "has no image that can be used")
@@ -67,6 +68,12 @@ def scan(source: Source, ratios: Sequence[float], seed: int, progress: Progress 
     items, how, split = _divide(items, parts, source, findings, ratios, seed)
     findings.sort(key=lambda f: (SEVERITIES.index(f.severity), nfc(f.file), f.object or 0, f.code))
     return Scan(sorted(items, key=lambda item: nfc(item.path)), classes, findings, how, split)
+
+
+def _sayable(finding: Finding) -> Finding:
+    """JSON may hold halves of characters, which can be neither stored nor shown."""
+    message = finding.message.encode("utf-8", "replace").decode()
+    return finding if message == finding.message else replace(finding, message=message)
 
 
 def _read_all(source: Source, progress: Progress | None) -> list[_Read]:

@@ -28,7 +28,8 @@ from engine.datasets.rows import parse_rows
 from engine.datasets.split import settle
 from engine.errors import DojangError
 
-WILD = re.compile(r"[*?]+")
+WILD = re.compile(r"[*?]+|\[[^\]/]+\]")
+ONE_OF = re.compile(r"\[(!?)([^\]/]+)\]")
 MOST_WILD = 8  # wildcards in a pattern
 
 
@@ -89,9 +90,27 @@ def _fixed(place: str) -> str | None:
 
 
 def _matcher(place: str) -> re.Pattern[str]:
-    """What matches a path from the root, or the folders that it begins with: `**` any number of them, `*` and `?` one."""
-    text = re.escape(place.removeprefix("./")).replace(r"\*\*/", "(?:[^/]+/)*").replace(r"\*\*", ".*")
-    return re.compile(text.replace(r"\*", "[^/]*").replace(r"\?", "[^/]") + "(?:/.*)?")
+    """What matches a path from the root, or the folders that it begins with: `**` any number of them, `*`, `?` and
+    `[abc]` parts of one. A set of characters that is none, as [z-a], matches nothing.
+    """
+    place, parts, at = place.removeprefix("./"), list[str](), 0
+    for found in ONE_OF.finditer(place):
+        parts += [_any(place[at : found.start()]), f"[{'^/' if found[1] else ''}{_literal(found[2])}]"]
+        at = found.end()
+    try:
+        return re.compile("".join((*parts, _any(place[at:]))) + "(?:/.*)?")
+    except re.error:
+        return re.compile(r"(?!)")
+
+
+def _any(text: str) -> str:
+    text = re.escape(text).replace(r"\*\*/", "(?:[^/]+/)*").replace(r"\*\*", ".*")
+    return text.replace(r"\*", "[^/]*").replace(r"\?", "[^/]")
+
+
+def _literal(characters: str) -> str:
+    """Characters of a set, in which only the hyphen means something."""
+    return re.sub(r"[\\^\[&~|]", r"\\\g<0>", characters)
 
 
 class _Reader:
@@ -112,7 +131,10 @@ class _Reader:
         for place in self.description.places[split]:
             where = self.place(place)
             if where and _fixed(place) and not existing(absolute(place, self.root)):
-                found += self._matching(place, where)
+                fitting = self._matching(place, where)
+                if not fitting:
+                    self._note("warning", "missing_split", f"{split} names {place!r}, which no image fits.")
+                found += fitting
             elif where is None:
                 self._note("warning", "missing_split", f"{split} names {place!r}, which does not exist.")
             elif is_folder(where):

@@ -9,19 +9,24 @@ import io
 import json
 import os
 import resource
+import shutil
 import struct
 import subprocess
 import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
+from engine.datasets import add, findings, items
 from engine.datasets.images import BadImage, measure
+from engine.datasets.kinds import KINDS
+from engine.errors import DojangError
 from tests.datasets.make import coco, folders, image_bytes, labelme, picture_bytes, put, shape, voc, xml, yolo
 
 MEMORY = 1200 << 20  # bytes of address space; Python with Pillow and its threads takes about 600 MB of that
@@ -203,6 +208,58 @@ def class_folders(root: Path) -> Path:
     return root
 
 
+def many_columns(root: Path) -> Path:
+    yolo(root, {"train/good": ROW, "val/good": ROW, "train/wide": "0 " + "0.5 " * 3_500_000})
+    return root
+
+
+def long_lines(root: Path) -> Path:
+    yolo(root)
+    with (root / "train.txt").open("w") as f:
+        f.writelines(["images/train/0.jpg\nimages/train/1.jpg\n", *["a/" * (1 << 20)] * 60, ".jpg\n"])
+    put(root / "data.yaml", "train: [train.txt, images/train]\nval: images/val\nnames: [cat, dog]\n")
+    return root
+
+
+def links_upwards(root: Path) -> Path:
+    yolo(root)
+    for name, target in (("root", "/"), ("set", root), ("above", root.parent)):
+        (root / "images/train" / name).symlink_to(target)
+    put(root.parent / "stranger.jpg", image_bytes())
+    return root
+
+
+def labelme_values(root: Path) -> Path:
+    for i in range(4):
+        labelme(root / f"good{i}.json", shape("cat", (1, 1), (9, 9)))
+    put(root / "wide.jpg", image_bytes())
+    put(root / "wide.json", '{"imagePath": "x.jpg", "shapes": [' + "1.5," * 12_000_000 + "1]}")
+    put(root / "elsewhere.json", '{"imagePath": "x.jpg", "shapes": [' + "[]," * 12_000_000 + "[]]}")
+    return root
+
+
+def half_characters(root: Path) -> Path:
+    """JSON can say halves of characters, which nothing can store."""
+    path = coco(root / "labels.json", {f"{i}.jpg": [(1, [1, 1, 5, 5])] for i in range(4)}, folder=root)
+    found = (
+        '{"image_id":"\\ud800","category_id":1,"bbox":[1,1,5,5]},{"image_id":"\\udfff","category_id":1,"iscrowd":1},'
+    )
+    more = '{"id":9,"file_name":"\\ud800.jpg"},{"id":10,"file_name":"../\\ud800.jpg"},'
+    text = path.read_text().replace('"annotations": [', f'"annotations": [{found}')
+    return put(path, text.replace('"images": [', f'"images": [{more}'))
+
+
+def half_shapes(root: Path) -> Path:
+    for i in range(4):
+        labelme(
+            root / f"{i}.json",
+            shape("cat", (1, 1), (9, 9)),
+            shape("\ud800", (1, 1)),
+            shape("cat", (1, 1), kind="\udfff"),
+        )
+    return root
+
+
 TWINS: dict[str, tuple[Callable[[Path], Path], set[str] | str]] = {
     "images": (lambda root: images(yolo(root)), {
         "empty_image", "corrupt_image", "large_image", "unreadable_image", "no_label",
@@ -222,6 +279,12 @@ TWINS: dict[str, tuple[Callable[[Path], Path], set[str] | str]] = {
     "labelme": (labelme_bombs, {"bad_json", "bad_labelme", "too_large", "size_mismatch"}),
     "csv": (csv_lines, "BAD_TABLE"),
     "folders": (class_folders, {"empty_image", "unreadable_image", "bad_class", "no_label"}),
+    "yolo columns": (many_columns, {"malformed"}),
+    "yolo lines": (long_lines, {"too_large"}),
+    "links upwards": (links_upwards, set()),
+    "labelme values": (labelme_values, {"too_large"}),
+    "coco, half characters": (half_characters, {"label_without_image", "bad_file_name", "outside_folder", "crowd"}),
+    "labelme, half characters": (half_shapes, {"bad_class", "other_shape"}),
 }  # fmt: skip
 
 
@@ -232,7 +295,7 @@ def test_the_malformed_twin(tmp_path: Path, name: str) -> None:
     if isinstance(expected, str):
         assert code == expected and str(tmp_path / "set") in what and said and len(what) < 1000
     else:
-        assert code == "added" and what >= 2
+        assert code == "added" and what >= 2, (code, what, said)
         assert set(said) <= expected, "nothing else is wrong"
         assert len(said) >= len(expected) - 1, said
 
@@ -254,3 +317,171 @@ def test_no_damage_to_an_image_goes_further_than_its_finding(
         assert measure(str(path)).width >= 10
     except BadImage as e:
         assert len(e.message) < 300
+
+
+CHECK = """
+import json, sys
+from pathlib import Path
+from engine.datasets import doctor
+found = doctor.check(Path(sys.argv[1]), "set")
+print(json.dumps({f.file.rpartition("/")[2]: f.code for f in found.findings if f.file.startswith("images")}))
+"""
+
+
+def test_the_doctor_survives_what_files_have_become(tmp_path: Path) -> None:
+    names = ("bomb", "device", "folder", "huge", "link", "pipe", "sparse", "text")
+    root = yolo(tmp_path / "set", {f"train/{name}": ROW for name in names} | {"val/good": ROW})
+    for n, path in enumerate(sorted((root / "images").rglob("*.jpg"))):
+        put(path, picture_bytes(n))
+    add(tmp_path / "workspace", root, "set")
+    folder = root / "images/train"
+    for name in names:
+        (folder / f"{name}.jpg").unlink()
+    put(folder / "bomb.jpg", png(60_000, 60_000))
+    put(folder / "text.jpg", "hello")
+    Image.new("RGB", (13_000, 13_000)).save(folder / "huge.jpg", "PNG")  # 500 MB once decoded
+    (folder / "device.jpg").symlink_to("/dev/zero")
+    (folder / "folder.jpg").mkdir()
+    (folder / "link.jpg").symlink_to("link.jpg")
+    os.mkfifo(folder / "pipe.jpg")
+    with (folder / "sparse.jpg").open("wb") as f:
+        f.truncate(40 << 30)
+    done = subprocess.run(
+        [sys.executable, "-c", CHECK, str(tmp_path / "workspace")],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (2 * MEMORY, 2 * MEMORY)),
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert json.loads(done.stdout) == {
+        "bomb.jpg": "corrupt_image", "device.jpg": "unreadable_image", "folder.jpg": "unreadable_image",
+        "huge.jpg": "changed_image", "link.jpg": "unreadable_image", "pipe.jpg": "unreadable_image",
+        "sparse.jpg": "unreadable_image", "text.jpg": "corrupt_image",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("limit", "what"), [("MOST_IMAGES", "images"), ("MOST_ANNOTATIONS", "annotations"), ("CLASS_LIMIT", "categories")]
+)
+def test_absurd_counts_in_a_coco_file_are_refused_while_reading(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, what: str
+) -> None:
+    monkeypatch.setattr(f"engine.datasets.coco.{limit}", 10)
+    monkeypatch.setattr("engine.datasets.coco.BEAT", 1)
+    boxes = {f"{i}.jpg": [(1, [1, 1, 5, 5])] * (30 if what == "annotations" else 1) for i in range(4)}
+    if what == "images":
+        boxes |= {f"more{i}.jpg": [] for i in range(10)}
+    categories = {i: f"c{i}" for i in range(20 if what == "categories" else 2)}
+    path = coco(tmp_path / "labels.json", boxes, categories, folder=tmp_path)
+    with pytest.raises(DojangError) as error:
+        add(tmp_path / "workspace", path, "set")
+    assert error.value.code == "TOO_LARGE" and str(path) in error.value.message and what in error.value.message
+
+
+# Anything that JSON can say, where a reader expects something else
+values: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(), max_size=5) | st.sampled_from(["../x.jpg", "0.jpg", "cat", "\0", "polygon"]),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(["id", "label", "bbox", "x"]), inner, max_size=3),
+    max_leaves=8,
+)  # fmt: skip
+
+
+def altered(value: Any, place: int, other: Any) -> Any:
+    """`value` with its part number `place`, counted through all of it, replaced by `other`."""
+    count = -1
+
+    def go(part: Any) -> Any:
+        nonlocal count
+        count += 1
+        if count == place:
+            return other
+        if isinstance(part, dict):
+            return {key: go(inner) for key, inner in part.items()}
+        return [go(inner) for inner in part] if isinstance(part, list) else part
+
+    return go(value)
+
+
+@given(st.sampled_from(["coco", "labelme"]), st.integers(1, 90), values)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
+def test_whatever_json_says_is_read_or_refused(tmp_path: Path, format: str, place: int, other: Any) -> None:
+    shutil.rmtree(tmp_path / "workspace", ignore_errors=True)
+    root = tmp_path / format
+    if format == "coco":
+        path = coco(root / "labels.json", {f"{i}.jpg": [(1, [1, 1, 5, 5])] for i in range(4)}, folder=root)
+    else:
+        for i in range(4):
+            path = labelme(root / f"{i}.json", shape("cat", (1, 1), (9, 9)), shape("dog", (1, 1), (5, 9)))
+    put(path, json.dumps(altered(json.loads(path.read_text()), place, other)))
+    survives(tmp_path, root)
+
+
+DAMAGE = (
+    b"\0",
+    b"\xff",
+    b'"',
+    b"<",
+    b"&a",
+    b"*a",
+    b"[",
+    b"{",
+    b",",
+    b"\n",
+    b"-1",
+    b"1e999",
+    b"nan",
+    b"../",
+    b": ",
+    b"\t",
+    b"<<: ",
+    b"1:30",
+    b"",
+)
+
+
+@given(
+    st.sampled_from(["yolo", "voc", "csv"]),
+    st.integers(0, 9),
+    st.lists(st.tuples(st.integers(0, 400), st.integers(0, 5), st.sampled_from(DAMAGE)), min_size=1, max_size=4),
+)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
+def test_no_damage_to_a_text_goes_further_than_its_finding(
+    tmp_path: Path, format: str, which: int, damage: list[tuple[int, int, bytes]]
+) -> None:
+    for path in tmp_path.iterdir():
+        shutil.rmtree(path)
+    root = tmp_path / format
+    if format == "yolo":
+        yolo(root)
+    elif format == "voc":
+        voc(root, {f"i{i}": xml([CAT]) for i in range(4)}, {"train": ["i0", "i1"], "val": ["i2"]})
+    else:
+        for i in range(4):
+            put(root / f"{i}.jpg", image_bytes())
+        put(
+            root / "labels.csv",
+            "path,label,split\n" + "".join(f"{i}.jpg,{'ab'[i % 2]},{'train' if i < 2 else 'val'}\n" for i in range(4)),
+        )
+    texts = sorted(path for path in root.rglob("*") if path.suffix in (".txt", ".xml", ".csv", ".yaml"))
+    path = texts[which % len(texts)]
+    data = bytearray(path.read_bytes())
+    for at, length, new in damage:
+        data[at % (len(data) + 1) : at % (len(data) + 1) + length] = new
+    put(path, bytes(data))
+    survives(tmp_path, root)
+
+
+def survives(tmp_path: Path, root: Path) -> None:
+    """Registering ends in a set whose boxes are boxes, or in an error in words; all of it can be stored and shown."""
+    workspace = tmp_path / "workspace"
+    try:
+        found = add(workspace, root, "set")
+    except DojangError as e:
+        assert e.message.encode() and len(e.message) < 2000 and e.hint.encode()
+        return
+    for finding in findings(workspace, "set"):
+        assert finding.message.encode() and len(finding.message) < 1000 and finding.code in KINDS
+    for item in items(workspace, "set"):
+        assert all(0 <= box.cls < len(found.classes) and 0 < box.w < 1.1 and 0 < box.h < 1.1 for box in item.boxes)

@@ -247,9 +247,9 @@ def test_cancelling_keeps_the_last_result(workspace: Path, root: Path) -> None:
 
 def test_millions_of_findings_are_counted_and_a_few_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     tally = doctor._Tally()
-    tally.add(datasets.Finding("warning", "tiny_box", "", f"{i // 4}.jpg", i % 4 + 1) for i in range(10_000))
+    tally.add(datasets.Finding("warning", "tiny_box", "", f"{i // 4}.jpg", i % 4 + 1) for i in range(30_000))
     (group,) = tally.groups()
-    assert (group.count, group.files, len(group.findings)) == (10_000, 2500, doctor.MOST_LISTED)
+    assert (group.count, group.files, len(group.findings)) == (30_000, 7500, doctor.MOST_LISTED)
 
 
 def test_charts(workspace: Path, root: Path) -> None:

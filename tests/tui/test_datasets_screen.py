@@ -48,6 +48,8 @@ async def test_adding_by_typing_shows_counts_and_defects(workspace: Workspace, b
         await person.sees("No data set yet", "a  add a folder of images with labels")
         assert not {"enter", "x", "n"} & footer_keys(person)
         await add(person, broken, "고양이")
+        await person.sees("1 error in “고양이”", "Not now")
+        await person.press("n")
         await person.sees("고양이", "1 error", "12 images")
         await person.sees("has no area", "object 2", "split made here")
         assert {"enter", "x", "n"} <= footer_keys(person)

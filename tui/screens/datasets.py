@@ -125,6 +125,18 @@ class DatasetsScreen(Page):
         if name:
             self.load()
             self.table.move_to(name)
+            await self._offer_doctor(name)
+
+    async def _offer_doctor(self, name: str) -> None:
+        """Where things were left out in reading, more may be wrong; the doctor decodes every image and measures all."""
+        errors = self.sets[name].findings.get("error", 0) if name in self.sets else 0
+        if not errors:
+            return
+        text = f"{words.plural(errors, 'error')} in “{name}”: what they are about is left out of the set.\n\nThe doctor lists them with what to do, and looks at every image and label."
+        if await self.app.push_screen_wait(Confirm("Doctor", text, yes="Look", no="Not now")):
+            from tui.screens.doctor import DoctorScreen
+
+            self.app.push_screen(DoctorScreen(name))
 
     @on(Table.Selected)
     def action_open(self) -> None:
@@ -259,7 +271,11 @@ async def add_dataset(page: Page) -> str | None:
     path = name = ""
     while True:
         dialog = PathDialog(
-            "Add a data set", "a folder, or of a data.yaml", files=(".yaml", ".yml"), path=path, name=name
+            "Add a data set",
+            "a folder, or of the YAML, JSON, CSV or TSV that describes it",
+            files=registry.DESCRIPTIONS,
+            path=path,
+            name=name,
         )
         answer = await page.app.push_screen_wait(dialog)
         if not answer:

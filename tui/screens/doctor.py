@@ -261,7 +261,9 @@ class DoctorScreen(Page):
             except DojangError as e:
                 self.complain(e)
                 return
-            self.notify(f"{words.plural(len(found.findings), 'finding')} written to {path}", markup=False)
+            listed, total = len(found.findings), sum(found.counts.values())
+            told = words.plural(listed, "finding") if listed == total else f"The first {listed} of {total} findings"
+            self.notify(f"{told} written to {path}", markup=False)
 
     @on(Table.Selected)
     @work(exclusive=True, group="open")

@@ -153,6 +153,9 @@ class FindingsScreen(Page):
         self.query_one(Filter).set_class(bool(self._text), "open")
         findings = self.group.findings
         told = {"object": any(f.object for f in findings), "class": any(self._places.of(f).of for f in findings)}
+        if self.group.count > len(findings):
+            text = f"Nothing fits among the first {len(findings):,}; the others are only counted."
+            self.query_one(Table).set_empty(text)
         self.query_one(Table).set_columns([c for c in PLACES if told.get(c.key, True)])
         self.query_one(Table).focus()
         self._list(self._text)
