@@ -448,22 +448,21 @@ def test_asking_does_not_wait_unless_it_should(played: Played) -> None:
     assert printed["path"] == str(version.train_log) and isinstance(printed["text"], str)
 
 
-def interrupted(process: subprocess.Popen[str]) -> tuple[str, str]:
-    """What it says to Ctrl+C. Python loses one that comes while an object is being destroyed: then a person presses again."""
-    for patience in (15, 15, 30):
-        process.send_signal(signal.SIGINT)
-        try:
-            return process.communicate(timeout=patience)
-        except subprocess.TimeoutExpired:
-            continue
-    raise AssertionError("it does not listen")
+@pytest.fixture
+def heard() -> Iterator[None]:
+    """Ctrl+C as in a terminal: what a shell starts in the background is told to ignore it, and so is what that starts."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
+@pytest.mark.usefixtures("heard")
 def test_ctrl_c_leaves_what_is_followed_running_and_stops_the_foreground(played: Played) -> None:
     for number, (way, state) in enumerate((("--follow", "training"), ("--foreground", "stopped"))):
         watcher = played.start("train", "--dataset", "shapes", "--memo", "wait", way)
         until(lambda number=number: played.workspace.project().versions()[number:] and played.workspace.version(f"V_{number}").progress().step)  # fmt: skip
-        out, err = interrupted(watcher)
+        watcher.send_signal(signal.SIGINT)
+        out, err = watcher.communicate(timeout=30)
         assert "Traceback" not in out + err
         version = played.workspace.version(f"V_{number}")
         assert version.summary()["state"] == state
