@@ -9,7 +9,8 @@ compare are all "replay the log", so a reader must survive a torn last line and 
 | stage | stage: preparing, preprocessing, training, testing |
 | plan | epochs, steps_per_epoch, batch_size, image_size, train_images, val_images, test_images, classes, device, threads, |
 |      | workers, amp, optimizer, lr, momentum, warmup_steps, parameters, weights (said plainly), loss_names |
-| progress | what (preparing, preprocessing, val, test), done, total |
+| progress | what (preparing, preprocessing, val, test), done, total; of preparing a server also unit (bytes, images) and |
+|          | rate (of those, per s, or null) |
 | step | epoch (1…), step (1… over the whole training), i (1… in the epoch), n (steps averaged), loss {name: mean}, lr, |
 |      | img_s (images/s), memory (GiB or null) |
 | epoch | epoch, split ("val"), train {loss}, val {loss}, metrics, per_class, confidence, lr, seconds {train, val, |
@@ -21,6 +22,7 @@ compare are all "replay the log", so a reader must survive a torn last line and 
 | log | level (info, warning), text |
 | error | code, message, hint |
 | rollback | code, text, epoch, step (log after that step is void), lr_scale, parts (pieces of a batch): gone back to save it |
+| requeue | reason: Slurm has it wait for its next turn, or starts it again; the end before it does not count |
 | end | state: done, stopped, paused, failed |
 
 Every event also has `t`: seconds since the Unix epoch.
@@ -49,7 +51,7 @@ from engine.errors import DojangError
 from engine.files import disk_error
 
 Event = dict[str, Any]
-URGENT = frozenset({"start", "stage", "plan", "epoch", "result", "checkpoint", "control", "error", "end"})
+URGENT = frozenset({"start", "stage", "plan", "epoch", "result", "checkpoint", "control", "error", "requeue", "end"})
 MAX_LINE = 1 << 20
 CHUNK = 1 << 22
 _DECODER = json.JSONDecoder(parse_constant=lambda _: None)  # NaN is not JSON, yet some write it

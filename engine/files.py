@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import threading
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from engine.errors import DojangError
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Replace `path` with `data` as a whole: temp file beside it, fsync, rename, fsync of the folder."""
-    temp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temp = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     try:
         with temp.open("wb") as f:
             f.write(data)

@@ -12,6 +12,7 @@ from engine import metrics
 from engine.events import Event
 
 STAGES = ("preparing", "preprocessing", "training", "testing", "done")
+ENDS = ("done", "stopped", "paused", "failed")
 NAN = float("nan")
 LOG_LINES = 500
 
@@ -21,6 +22,14 @@ def number(value: Any) -> float | None:
     if isinstance(value, int):  # one too long for a float could be neither drawn nor written
         return value if not isinstance(value, bool) and abs(value) < 2**63 else None
     return value if isinstance(value, float) else None
+
+
+def count(value: Any) -> int:
+    """A number of steps, epochs, bytes. Raises ValueError for one that nothing can be divided by or drawn with."""
+    found = int(value)
+    if not 0 <= found < 2**53:
+        raise ValueError(str(value)[:40])
+    return found
 
 
 def numbers(values: Any) -> dict[str, float | None]:
@@ -75,6 +84,9 @@ class Progress:
     step_in_epoch: int = 0
     pace_marks: list[tuple[int, float]] = field(default_factory=list)
     bars: dict[str, tuple[int, int]] = field(default_factory=dict)
+    pace: dict[str, tuple[str, float | None]] = field(
+        default_factory=dict
+    )  # of a bar: what is counted, so many a second
     losses: dict[str, float | None] = field(default_factory=dict)
     lr: float | None = None
     images_per_second: float | None = None
@@ -171,8 +183,8 @@ class Progress:
     def _start(self, e: Event) -> None:
         if self.attempt:
             self.spent_before += max(0.0, self.last_time - self.attempt_started)
-        self.attempt = int(e["attempt"])
-        self.attempt_started = float(e["t"])
+        self.attempt = count(e["attempt"])
+        self.attempt_started = self.last_time = float(e["t"])  # another machine's clock, perhaps, or one that was set
         self.started = self.started or self.attempt_started
         self.ended, self.error, self.stage = "", None, "preparing"
         self.bars.clear()
@@ -181,7 +193,7 @@ class Progress:
         self.host = str(e.get("host", ""))
         resumed = e.get("resumed")
         if resumed:
-            self._cut(int(resumed["epoch"]), int(resumed["step"]))
+            self._cut(count(resumed["epoch"]), count(resumed["step"]))
         elif self.attempt > 1 or self.step:
             self._cut(0, 0)
 
@@ -206,17 +218,18 @@ class Progress:
             self.pace_marks = [(self.step, float(e["t"]))]
 
     def _plan(self, e: Event) -> None:
-        e = {**e, "epochs": int(e["epochs"]), "steps_per_epoch": int(e["steps_per_epoch"])}
+        e = {**e, "epochs": count(e["epochs"]), "steps_per_epoch": count(e["steps_per_epoch"])}
         self.plan = e
         counts = f"{e.get('train_images')} train, {e.get('val_images')} val images"
         text = f"{e['epochs']} epochs of {e['steps_per_epoch']} steps, {counts}; weights: {e.get('weights')}"
         self._note(e.get("t"), "info", text)
 
     def _progress(self, e: Event) -> None:
-        self.bars[str(e["what"])] = (int(e["done"]), int(e["total"]))
+        self.bars[str(e["what"])] = (count(e["done"]), count(e["total"]))
+        self.pace[str(e["what"])] = (str(e.get("unit") or ""), number(e.get("rate")))
 
     def _step(self, e: Event) -> None:
-        step, epoch, i = int(e["step"]), int(e["epoch"]), int(e["i"])
+        step, epoch, i = count(e["step"]), count(e["epoch"]), count(e["i"])
         loss = numbers(e["loss"])
         self.step, self.epoch, self.step_in_epoch, self.losses = step, epoch, i, loss
         self.lr, self.images_per_second, self.memory = (
@@ -231,7 +244,7 @@ class Progress:
             curve.add(step, value)
 
     def _epoch(self, e: Event) -> None:
-        e = {**e, **{k: numbers(e.get(k)) for k in ("train", "val", "metrics", "seconds")}, "epoch": int(e["epoch"])}
+        e = {**e, **{k: numbers(e.get(k)) for k in ("train", "val", "metrics", "seconds")}, "epoch": count(e["epoch"])}
         e |= {k: number(e.get(k)) for k in ("lr", "confidence")} | {"per_class": rows(e.get("per_class"))}
         epoch = e["epoch"]
         self.epochs.append(e)
@@ -256,7 +269,7 @@ class Progress:
 
     def _rollback(self, e: Event) -> None:
         """Gone back to save it: what came after that step never was."""
-        self._cut(int(e["epoch"]), int(e["step"]))
+        self._cut(count(e["epoch"]), count(e["step"]))
         self.pace_marks = [(self.step, number(e.get("t")) or 0.0)]
         self.losses = {}
         self._note(e.get("t"), "warning", f"back to step {self.step}: {e['text']}")
@@ -272,7 +285,7 @@ class Progress:
         """Settings that a person changed while it ran."""
         found = {k: v for k, v in numbers(e).items() if k in ("epochs", "patience", "lr_scale") and v is not None}
         if "epochs" in found:
-            self.plan = {**self.plan, "epochs": int(found["epochs"])}
+            self.plan = {**self.plan, "epochs": count(found["epochs"])}
         self.changes.update(found)
         texts = {"epochs": "{:g} epochs", "patience": "patience {:g}", "lr_scale": "learning rates × {:g}"}
         self._note(e.get("t"), "info", f"changed: {', '.join(texts[k].format(v) for k, v in found.items())}")
@@ -284,7 +297,14 @@ class Progress:
         self.error = {k: str(e.get(k) or "") for k in ("code", "message", "hint")}
         self._note(e.get("t"), "error", self.error["message"])
 
+    def _requeue(self, e: Event) -> None:
+        """It goes on by itself: what was its last word is none."""
+        self.ended, self.stage = "", "preparing"
+        self._note(e.get("t"), "info", str(e.get("reason") or "requeued"))
+
     def _end(self, e: Event) -> None:
+        if e["state"] not in ENDS:
+            raise ValueError(e["state"])
         self.ended = str(e["state"])
         self._note(e.get("t"), "info", self.ended)
         self.stage = "done" if self.ended == "done" else self.stage
@@ -308,5 +328,6 @@ _HANDLERS = {
     "rollback": Progress._rollback,
     "log": Progress._log,
     "error": Progress._error,
+    "requeue": Progress._requeue,
     "end": Progress._end,
 }

@@ -7,8 +7,10 @@ WORKSPACE/cache/                    may be deleted at any time
 WORKSPACE/trash/ID/                 deleted versions, each with trash.toml, until emptied
 WORKSPACE/projects/NAME/project.toml
 WORKSPACE/projects/NAME/V_0/        one version:
-    spec.toml  version.toml  events.jsonl  train.log  lock  control.json  exit.json
+    spec.toml  version.toml  events.jsonl  train.log  lock  control.json
+    job.json  waiting.json  heartbeat  exit.json          its supervisor's: see engine.servers.supervisor
     checkpoints/state.pt  checkpoints/state.previous.pt  weights/best.pt  weights/last.pt
+    server.toml  remote.json  mirror.json  prepare.log    of one that trains on a server: see engine.servers.elsewhere
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from typing import TYPE_CHECKING, Any
 from engine import catalog, events, files
 from engine.errors import DojangError, NotFound
 from engine.progress import Progress, number
+from engine.servers import elsewhere
 
 if TYPE_CHECKING:
     from engine.spec import Label, Spec
@@ -120,8 +123,23 @@ class Workspace:
         return sorted(names)
 
     def running(self) -> list[str]:
-        """References of what runs now, in any project."""
-        return [v.reference for name in self.projects() for v in self.project(name).versions() if v.alive()]
+        """References of what runs on this machine now, in any project; what only waits for its turn does not."""
+        return [v.reference for v in self._alive() if not v.server and not v.waiting_file.exists()]
+
+    def queued(self) -> list[str]:
+        """References of what waits on this machine for its turn, in any project."""
+        return [v.reference for v in self._alive() if not v.server and v.waiting_file.exists()]
+
+    def elsewhere(self) -> dict[str, list[str]]:
+        """References of what runs, waits or is prepared on servers, as far as is known here, by server."""
+        found: dict[str, list[str]] = {}
+        for version in self._alive():
+            if version.server:
+                found.setdefault(version.server, []).append(version.reference)
+        return found
+
+    def _alive(self) -> list[Version]:
+        return [v for name in self.projects() for v in self.project(name).versions() if v.alive()]
 
     def version(self, reference: str) -> Version:
         """The version called `PROJECT/V_0`, `V_0`, or by its name within the current project."""
@@ -259,6 +277,18 @@ class Version:
         return self.path / "control.json"
 
     @property
+    def spec_file(self) -> Path:
+        return self.path / "spec.toml"
+
+    @property
+    def job(self) -> Path:
+        return self.path / "job.json"
+
+    @property
+    def waiting_file(self) -> Path:
+        return self.path / "waiting.json"
+
+    @property
     def exit_record(self) -> Path:
         return self.path / "exit.json"
 
@@ -278,8 +308,21 @@ class Version:
     def last_weights(self) -> Path:
         return self.path / "weights" / "last.pt"
 
+    @property
+    def server(self) -> str:
+        """Name of the server that it trains on, “?” where that cannot be read; empty for this machine."""
+        try:
+            place = elsewhere.place_of(self) if self._elsewhere() else None
+        except DojangError:
+            return "?"
+        return place.server if place else ""
+
+    def now(self) -> float:
+        """Now, by the clock that its events are dated with: a server's may go otherwise than ours."""
+        return time.time() + (elsewhere.known(self).skew if self._elsewhere() else 0.0)
+
     def spec_data(self) -> dict[str, Any]:
-        return files.read_toml(self.path / "spec.toml")
+        return files.read_toml(self.spec_file)
 
     def spec(self) -> Spec:
         from engine.spec import parse
@@ -312,7 +355,12 @@ class Version:
         return label
 
     def alive(self) -> bool:
-        """Whether its run's lock is held: by the supervisor or, should that be gone, by the worker itself."""
+        """Whether its run's lock is held: by the supervisor or, should that be gone, by the worker itself.
+
+        Of one that trains on a server: whether it ran there when it was last heard of, or the server is prepared for it.
+        """
+        if self._elsewhere():
+            return elsewhere.alive(self)
         try:
             fd = os.open(self.lock, os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
@@ -341,8 +389,12 @@ class Version:
         return progress
 
     def state(self, progress: Progress) -> str:
-        """The one word for where it stands, from its log and its lock alone."""
-        alive = self.alive()
+        """The one word for where it stands, from its log, its lock, and whether it waits for its turn."""
+        if self._elsewhere():
+            return elsewhere.state(self, progress)
+        waits, alive = self._waits(progress), self.alive()
+        if waits and (alive or self._waits(progress)):  # asked twice: it may just have left the queue
+            return "queued" if alive else "lost"
         if alive and self._restarting(progress):
             return "preparing"
         if progress.ended:
@@ -350,6 +402,31 @@ class Version:
         if alive:
             return state_of_stage(progress.stage)
         return "lost" if progress.attempt or self.exit_record.exists() else "draft"
+
+    def _elsewhere(self) -> bool:
+        return (self.path / elsewhere.SERVER).exists()
+
+    def _waits(self, progress: Progress) -> bool:
+        """Whether it was waiting for its turn when it was last heard of."""
+        try:
+            return self.waiting_file.stat().st_mtime >= progress.last_time
+        except OSError:
+            return False
+
+    def waiting(self) -> dict[str, Any]:
+        """What a queued version's supervisor says: `reason`, and where it is known `ahead`, `free` and `held`."""
+        try:
+            found = json.loads(self.waiting_file.read_bytes())
+        except (OSError, ValueError, RecursionError):
+            found = {}
+        found = found if isinstance(found, dict) else {}
+        ahead, free = (n if isinstance(n := found.get(k), int) and 0 <= n < 10_000 else 0 for k in ("ahead", "free"))
+        return {
+            "reason": str(found.get("reason", ""))[:300],
+            "ahead": ahead,
+            "free": free,
+            "held": found.get("held") is True,
+        }
 
     def _restarting(self, progress: Progress) -> bool:
         """A resumed run holds its lock before its first word: the old last word no longer counts."""
@@ -372,9 +449,9 @@ class Version:
     def delete(self) -> Trashed:
         """Move it into the trash. Raises DojangError while it is running."""
         if self.alive():
-            raise DojangError(
-                f"{self.reference} is running.", code="RUNNING", hint=f"Stop it first: dojang stop {self.reference}"
-            )
+            what = "waits in the queue" if self.waiting_file.exists() else "is running"
+            hint = f"Stop it first: dojang stop {self.reference}"
+            raise DojangError(f"{self.reference} {what}.", code="RUNNING", hint=hint)
         deleted = now_text()
         bin_ = self.workspace.ensure().path / "trash" / f"{self.project.name}--{self.id}--{time.time_ns()}"
         files.write_toml(
@@ -553,15 +630,25 @@ def _pace(progress: Progress, spec: dict[str, Any]) -> dict[str, Any] | None:
 def _with_state(version: Version, row: dict[str, Any]) -> dict[str, Any]:
     probe = Progress(attempt=row.pop("attempt"), stage=row["stage"], ended=row.pop("ended"), last_time=row["last_time"])
     row["state"] = version.state(probe)
-    if row["state"] == "lost" and not row["error"]:
+    row["waiting"] = version.waiting() if row["state"] == "queued" else None
+    if row["state"] == "lost" and (not row["error"] or version.waiting_file.exists()):
         row["error"] = lost_error(version)
     row["run_dir"] = str(version.path)
+    row["server"] = version.server
+    row["as_of"] = elsewhere.heard_at(version) if row["server"] else None
+    row["skew"] = elsewhere.known(version).skew if row["server"] else 0.0
     row["weights"] = str(version.best_weights) if version.best_weights.exists() else None
     return row
 
 
 def lost_error(version: Version) -> dict[str, str]:
     """What to say of a run that ended without a last word."""
+    if version.server:
+        return elsewhere.lost_error(version)
+    if version.waiting_file.exists():
+        message = "It waited in the queue, and what waited for it is gone: killed, or the machine was restarted."
+        hint = f"Nothing saved is lost. Let it wait again: dojang resume {version.reference}"
+        return {"code": "LOST", "message": message, "hint": hint}
     reason = version.exit_reason() or "Its processes are gone: killed, or the machine was restarted."
     resumable = version.state_file.exists()
     hint = (

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shutil
 import socket
+import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -17,6 +20,7 @@ from engine.versions import Workspace
 
 settings.register_profile("dojang", deadline=None)  # on a busy machine the time of one example says nothing
 settings.load_profile("dojang")
+LARGEST_SHARED = 1 << 30  # bytes of a /dev/shm that is filled up where no disk can be mounted
 LOCAL = ("127.", "::1", "localhost")
 
 
@@ -26,7 +30,9 @@ def own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.Te
     for name in list(os.environ):
         if name.startswith(("TEXTUAL", "DOJANG_")):
             monkeypatch.delenv(name)
-    monkeypatch.setenv("DOJANG_WORKSPACE", str(tmp_path_factory.mktemp("elsewhere")))
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    monkeypatch.setenv("DOJANG_WORKSPACE", str(elsewhere))
+    monkeypatch.setenv("DOJANG_QUEUE", str(elsewhere / "queue"))
 
 
 @pytest.fixture(autouse=True)
@@ -70,6 +76,32 @@ def read_only(folder: Path) -> Iterator[None]:
     finally:
         for each in folders:
             each.chmod(0o755)
+
+
+@contextmanager
+def disk_of(folder: Path, megabytes: int) -> Iterator[Path]:
+    """A disk with so much room, all of which can be filled: one of its own where that can be mounted, else what filling
+    up a small /dev/shm leaves, as containers have it.
+    """
+    command = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "none", str(folder)]
+    folder.mkdir()
+    done = subprocess.run(command, capture_output=True, text=True)
+    if not done.returncode:
+        try:
+            yield folder
+        finally:
+            subprocess.run(["umount", "--lazy", str(folder)], check=True)
+        return
+    shared = Path("/dev/shm")
+    room = shutil.disk_usage(shared).free if shared.is_dir() else 0
+    if not megabytes << 20 < room <= LARGEST_SHARED:
+        pytest.skip(f"no small disk can be had: {done.stderr.strip()}")
+    with tempfile.TemporaryDirectory(dir=shared) as temp:
+        (Path(temp) / "filler").write_bytes(bytes(room - (megabytes << 20)))
+        folder.rmdir()
+        folder.symlink_to(Path(temp) / "disk", target_is_directory=True)
+        (Path(temp) / "disk").mkdir()
+        yield Path(temp) / "disk"
 
 
 @contextmanager

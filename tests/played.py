@@ -41,10 +41,10 @@ def train(job):
         asked = job.control.poll()
         if asked:
             say("control", request=asked)
-        if asked == "stop":
+        if asked in ("stop", "pause"):
             version.checkpoints.mkdir(exist_ok=True)
             version.state_file.write_text(str(step))
-            return "stopped"
+            return "stopped" if asked == "stop" else "paused"
         if asked == "finish" or (memo != "wait" and step >= 10):
             break
         time.sleep(0.005)

@@ -1,4 +1,4 @@
-"""What a machine has to train with: processor, memory, disk, GPUs and who uses them. Stdlib only."""
+"""What a machine has to train with: processor, memory, disk, GPUs and who uses them. Stdlib only, Python 3.8 and later."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ import subprocess
 import threading
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Iterable  # noqa: UP035 - Python 3.8
 
 GPU_QUERY = "index,uuid,name,memory.total,memory.used,utilization.gpu,temperature.gpu,driver_version"
 TIMEOUT = 10.0
+NO_DRIVER = "No NVIDIA driver here: training runs on the CPU."
+NO_GPU = "The NVIDIA driver answers, but sees no GPU."
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Gpu:
     """One GPU. Memory in GiB; `users` says who computes on it: “name (pid, GiB)”."""
 
@@ -36,7 +38,7 @@ class Gpu:
         return self.memory_total - self.memory_used
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Machine:
     """A machine at one moment. Sizes in GiB. `gpu_note` says in words why no GPU is listed."""
 
@@ -83,7 +85,7 @@ def gpus_now() -> tuple[tuple[Gpu, ...], str]:
     try:
         out = _smi(f"--query-gpu={GPU_QUERY}")
     except FileNotFoundError:
-        return (), "No NVIDIA driver here: training runs on the CPU."
+        return (), NO_DRIVER
     except subprocess.TimeoutExpired:
         return (
             (),
@@ -95,7 +97,22 @@ def gpus_now() -> tuple[tuple[Gpu, ...], str]:
         return (), f"nvidia-smi cannot be run: {e.strerror}."
     users = _users()
     found = [g for line in out.splitlines() if (g := _gpu(line, users))]
-    return tuple(found), "" if found else "The NVIDIA driver answers, but sees no GPU."
+    return tuple(found), "" if found else NO_GPU
+
+
+def has_none(note: str) -> bool:
+    """Whether `note` says that there is no GPU, and not that the driver cannot tell."""
+    return note in (NO_DRIVER, NO_GPU)
+
+
+def others(gpus: Iterable[Gpu]) -> dict[str, str]:
+    """By UUID, who computes on each GPU in use, in words.
+
+    From within a container the processes of others are not seen, only the memory that they take.
+    """
+    found = {g.uuid: ", ".join(g.users) for g in gpus if g.users}
+    unseen = {g.uuid: g for g in gpus if not g.users and g.memory_used > g.memory_total / 2}
+    return {**{uuid: f"someone unseen ({g.memory_used:.1f} GiB)" for uuid, g in unseen.items()}, **found}
 
 
 def _smi(query: str) -> str:
@@ -127,7 +144,7 @@ def _driver_fault(text: str) -> str:
     if "couldn't communicate" in text:
         return "The NVIDIA driver does not answer: it is not loaded, or not for this kernel."
     if "No devices were found" in text:
-        return "The NVIDIA driver answers, but sees no GPU."
+        return NO_GPU
     first = next((line for line in text.splitlines() if line.strip()), "no words")
     return f"nvidia-smi failed: {''.join(c for c in first if c.isprintable())[:120]}"
 

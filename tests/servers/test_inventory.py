@@ -84,3 +84,24 @@ def test_a_program_that_cannot_run_is_told(tmp_path: Path, monkeypatch: pytest.M
 def test_no_driver_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert "CPU" in inventory.gpus_now()[1]
+
+
+def test_who_else_computes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes that are seen, and memory that somebody unseen takes: half of a GPU is no desktop's."""
+    script = GOOD.replace("143771, 0, 0", "143771, 90000, 0").replace(
+        "0, GPU-a", "2, GPU-c, NVIDIA H200, 143771, 700, 0, 30, 570.1'; echo '0, GPU-a"
+    )
+    play(tmp_path, monkeypatch, script)
+    found = inventory.others(inventory.gpus_now()[0])
+    assert set(found) == {"GPU-a", "GPU-b"}
+    assert "10.9 GiB" in found["GPU-a"] and found["GPU-b"] == "someone unseen (87.9 GiB)"
+
+
+@pytest.mark.parametrize(("mode", "none"), [("none", True), ("mismatch", False), ("comm", False)])
+def test_no_gpu_is_not_a_driver_that_cannot_tell(monkeypatch: pytest.MonkeyPatch, mode: str, none: bool) -> None:
+    from tests.servers.box import FAKES
+
+    monkeypatch.setenv("PATH", f"{FAKES}:{os.environ['PATH']}")
+    monkeypatch.setenv("FAKE_GPU", mode)
+    gpus, note = inventory.gpus_now()
+    assert not gpus and inventory.has_none(note) == none

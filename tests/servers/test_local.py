@@ -9,6 +9,7 @@ import fcntl
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from engine.servers import local, supervisor
 from engine.versions import Version, Workspace
 from tests import logs
 from tests.played import end_all, engine_with, environment, pids, until
+from tests.servers.box import FAKES
 
 SLEEPER = """
 import os, sys, time
@@ -171,6 +173,7 @@ def test_a_terminal_that_goes_takes_nothing_along(version: Version) -> None:
     import pty
 
     code = f"""
+import signal; signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whoever runs the tests may have it ignored
 import sys; sys.path.insert(0, {str(Path(supervisor.__file__).parents[2])!r})
 from pathlib import Path
 from engine.servers import local
@@ -224,6 +227,28 @@ def test_stopped_it_goes_on_where_it_was(trained: Version) -> None:
     with pytest.raises(DojangError) as caught:
         local.resume(trained)
     assert caught.value.code == "DONE"
+
+
+def test_for_a_container_it_stays_saves_when_told_to_end_and_goes_on(trained: Version, tmp_path: Path) -> None:
+    """The command of a container: killed by SIGTERM it fails, started again it goes on, and done it stays done."""
+    words = ["-c", "import sys; from tui.cli import main; sys.exit(main())", "--workspace", str(trained.workspace.path)]
+    told = {**os.environ, "PYTHONPATH": local._environment()["PYTHONPATH"]}
+
+    def run() -> subprocess.Popen[str]:
+        line = [sys.executable, "-P", *words, "resume", trained.reference, "--stay"]
+        return subprocess.Popen(line, env=told, stdout=subprocess.PIPE, text=True)
+
+    first = run()
+    until(lambda: trained.state(trained.progress()) == "training")
+    first.send_signal(signal.SIGTERM)
+    out, _ = first.communicate(timeout=60)
+    assert (first.returncode, "is stopped" in out) == (1, True)
+    trained.relabel(memo="")
+    for _ in range(2):
+        again = run()
+        out, _ = again.communicate(timeout=60)
+        assert (again.returncode, "is done" in out) == (0, True)
+    assert trained.progress().attempt == 2
 
 
 @pytest.mark.parametrize(("memo", "code"), [("fail", "OUT_OF_MEMORY"), ("crash", "INTERNAL")])
@@ -294,3 +319,135 @@ def test_nothing_is_left_open_or_unburied(version: Version) -> None:
 def test_every_end_has_words(code: int, word: str) -> None:
     assert word in supervisor.reason(code)
     assert bool(supervisor.reason(code)) == (code != 0)
+
+
+# In the queue
+
+
+@pytest.fixture
+def gpus(workspace: Workspace, trained: Version, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Version]]:
+    """Three versions that each want one of two GPUs; the first is `trained`."""
+    real = local.job
+    monkeypatch.setattr(local, "job", lambda *given: {**real(*given), "poll": 0.02})
+    monkeypatch.setenv("PATH", f"{FAKES}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    played = local._environment
+
+    def here() -> dict[str, str]:
+        return {**played(), **{k: os.environ[k] for k in ("PATH", "DOJANG_QUEUE")}}
+
+    monkeypatch.setattr(local, "_environment", here)
+    others = [logs.version(workspace), logs.version(workspace)]
+    for version in others:
+        version.relabel(memo="wait")
+    yield [trained, *others]
+    for version in others:
+        end_all(version.path)
+
+
+def steps(version: Version) -> bool:
+    return state(version) == "training" and version.progress().step > 3
+
+
+def fill(versions: list[Version]) -> Version:
+    """Start all; the last one has to wait."""
+    for version in versions:
+        local.start(version)
+    until(lambda: all(map(steps, versions[:-1])))
+    return versions[-1]
+
+
+def test_the_third_of_two_gpus_waits_and_starts_by_itself(gpus: list[Version]) -> None:
+    third = fill(gpus)
+    until(
+        lambda: (
+            third.summary()["waiting"] == {"reason": "waits for 1 GPU; none free", "ahead": 0, "free": 0, "held": False}
+        )
+    )
+    assert state(third) == "queued" and third.workspace.queued() == [third.reference]
+    assert third.reference not in third.workspace.running()
+    local.request(gpus[0], "stop")
+    until(lambda: steps(third))
+    assert third.summary()["waiting"] is None and third.workspace.queued() == []
+
+
+def test_a_stop_takes_it_out_and_it_is_what_it_was(gpus: list[Version]) -> None:
+    third = fill(gpus)
+    for before in ("draft", "stopped"):
+        for what in ("pause", "finish"):
+            with pytest.raises(DojangError, match="has not begun"):
+                local.request(third, what)
+        with pytest.raises(DojangError, match="waits in the queue"):
+            third.delete()
+        local.request(third, "stop")
+        assert local.wait(third, 20) == before
+        if before == "draft":
+            local.start(third, "now")
+            until(lambda: steps(third))
+            local.request(third, "stop")
+            assert local.wait(third, 20) == "stopped"
+            local.resume(third)
+            assert state(third) == "queued"
+
+
+def test_killed_while_it_waited_it_is_lost_and_can_wait_again(gpus: list[Version]) -> None:
+    third = fill(gpus)
+    (waits,) = pids(third.path)
+    os.kill(waits, signal.SIGKILL)
+    until(lambda: not third.alive())
+    row = third.summary()
+    assert row["state"] == "lost" and "waited in the queue" in row["error"]["message"]
+    assert f"dojang resume {third.reference}" in row["error"]["hint"]
+    local.resume(third)
+    assert state(third) == "queued" and third.summary()["error"] is None
+
+
+def test_a_spec_changed_by_hand_while_it_waited_is_refused(gpus: list[Version]) -> None:
+    third = fill(gpus)
+    text = third.spec_file.read_text()
+    third.spec_file.write_text(text.replace("epochs = 4", "epochs = 400"))
+    local.request(gpus[0], "stop")
+    until(lambda: not third.alive())
+    row = third.summary()
+    assert (row["state"], row["error"]["code"]) == ("failed", "SPEC_CHANGED") and third.progress().step == 0
+    local.resume(third)  # as it is now is as it is wanted
+    until(lambda: steps(third))
+
+
+def test_without_gpus_nobody_waits_but_who_asks_to(
+    trained: Version, gpus: list[Version], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", os.pathsep.join(p for p in os.environ["PATH"].split(os.pathsep) if p != str(FAKES)))
+    for version in gpus:
+        local.start(version)
+    until(lambda: all(map(steps, gpus)))
+    assert not Path(os.environ["DOJANG_QUEUE"]).exists()
+    for version in gpus[:2]:
+        local.request(version, "stop")
+        local.wait(version, 20)
+        local.resume(version, mode="queue")
+    until(lambda: steps(gpus[0]))
+    assert gpus[1].waiting()["reason"] == "waits for its turn on the CPU" and state(gpus[1]) == "queued"
+    local.request(gpus[0], "stop")
+    until(lambda: steps(gpus[1]))
+
+
+@pytest.mark.parametrize(
+    ("spec", "needs"),
+    [({}, (1, None)), ({"gpus": 2}, (2, None)), ({"device": "cuda:1", "gpus": 2}, (2, 1)), ({"device": "cpu", "gpus": 2}, (0, None))],
+)  # fmt: skip
+def test_what_a_spec_needs(workspace: Workspace, spec: dict[str, object], needs: tuple[int, int | None]) -> None:
+    made = logs.version(workspace, **spec)
+    assert local.needed(made.spec()) == needs
+
+
+def test_a_job_is_frozen_as_of_now(trained: Version, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(FAKES))
+    job = local.job(trained)
+    assert supervisor.sound(job) == "" and job["queue"] and job["gpus"] == 1
+    assert local.job(trained, "now")["queue"] is False
+    trained.spec_file.write_text("nonsense = [")
+    broken = local.job(trained)
+    assert broken["frozen"] != job["frozen"] and broken["queue"] is False
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert local.job(trained)["queue"] is False
