@@ -1,0 +1,37 @@
+"""A real sshd for the tests of servers."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.servers.sshd import Sshd
+
+
+@pytest.fixture(scope="session")
+def sshd() -> Iterator[Sshd]:
+    """One for all tests of a process; fails, never skips, where there is none."""
+    folder = Path(tempfile.mkdtemp(prefix="sshd-", dir="/tmp"))  # short: paths of sockets may not be long
+    try:
+        with Sshd(folder) as found:
+            yield found
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def own_runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """No socket of a test lies where those of the person's own connections do."""
+    folder = Path(tempfile.mkdtemp(prefix="rt-", dir="/tmp"))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
+    yield folder
+    for path in (folder / "dojang").glob("*"):
+        if path.is_socket():  # a connection that a failed test left open
+            line = ["ssh", "-o", f"ControlPath={path}", "-O", "exit", "--", "box"]
+            subprocess.run(line, capture_output=True, timeout=10, check=False)
+    shutil.rmtree(folder, ignore_errors=True)
