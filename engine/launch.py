@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import shutil
 from dataclasses import dataclass
 from typing import Any
@@ -11,9 +12,10 @@ from engine import catalog, estimate, plugins, weights
 from engine.datasets import recipes, registry
 from engine.datasets.model import Dataset, Split
 from engine.errors import DojangError, Invalid, Problem
-from engine.servers import local
+from engine.servers import anywhere, inventory, local, queue
 from engine.servers.inventory import Machine
-from engine.spec import Label, Spec, advice, parse, problems, resolved_optimizer
+from engine.servers.turns import Request, View, outlook
+from engine.spec import Label, Spec, advice, parse, problems, property_of, resolved_optimizer
 from engine.versions import Version, Workspace, summaries
 
 LOW_DISK = 2.0
@@ -24,7 +26,8 @@ class Plan:
     """What a spec amounts to on its data: everything the confirmation shows beyond the spec itself.
 
     `seconds` is an estimate from the pace of `pace_from`, an earlier version; None while there is none. `memory` is one
-    of the GiB it takes on each GPU, or of this machine's memory; None for models that were not measured.
+    of the GiB it takes on each GPU, or of this machine's memory; None for models that were not measured. `starts` says
+    when it would start on the machine that was seen; empty where none was.
     """
 
     spec: Spec
@@ -39,6 +42,7 @@ class Plan:
     seconds: float | None
     pace_from: str
     memory: float | None
+    starts: str
 
 
 def check(workspace: Workspace, data: dict[str, Any]) -> list[Problem]:
@@ -101,8 +105,13 @@ def _weights_problem(workspace: Workspace, data: dict[str, Any]) -> Problem | No
     )
 
 
-def plan(workspace: Workspace, spec: Spec, seen: Machine | None = None) -> Plan:
-    """What `spec` amounts to on the machine `seen`, if any was. Raises NotFound when its data set is not registered."""
+def plan(
+    workspace: Workspace, spec: Spec, seen: Machine | None = None, server: str = "", view: View | None = None
+) -> Plan:
+    """What `spec` amounts to on the machine `seen`, if any was: this one's, or that of `server`, with its queue's `view`.
+
+    Raises NotFound when its data set is not registered.
+    """
     dataset = registry.load(workspace.path, spec.dataset)
     train_images = recipes.train_images(workspace.path, dataset)
     per_epoch = max(1, math.ceil(train_images / spec.images_per_step))
@@ -110,9 +119,12 @@ def plan(workspace: Workspace, spec: Spec, seen: Machine | None = None) -> Plan:
     # ultralytics decides "auto" by the number of updates at its nominal batch size
     updates = math.ceil(train_images / max(spec.images_per_step, spec.settled("nominal_batch_size"))) * spec.epochs
     name, lr, momentum = resolved_optimizer(spec, len(dataset.classes), updates)
-    seconds, pace_from = duration(workspace, spec, dataset)
+    seconds, pace_from = duration(workspace, spec, dataset, server)
     memory, tight = _memory(spec, seen)
-    warnings = [*advice(spec, len(dataset.classes), updates, train_images), *tight, *_circumstances(workspace, dataset)]
+    starts, beside = (turn_there(spec, view), False) if server else _turn(spec, seen)
+    warnings = [*advice(spec, len(dataset.classes), updates, train_images), *tight]
+    warnings += [f"It would start {starts}."] if starts.startswith("never") else []
+    warnings += _circumstances(workspace, dataset, beside)
     warnings += _on_pixels(workspace, spec)
     return Plan(
         spec=spec,
@@ -127,7 +139,34 @@ def plan(workspace: Workspace, spec: Spec, seen: Machine | None = None) -> Plan:
         seconds=seconds,
         pace_from=pace_from,
         memory=memory,
+        starts=starts,
     )
+
+
+def _turn(spec: Spec, seen: Machine | None) -> tuple[str, bool]:
+    """When it would start on the machine last seen, and whether it then shares what computes with others."""
+    if seen is None:
+        return "", True
+    request = Request(*local.needed(spec), visible=os.environ.get("CUDA_VISIBLE_DEVICES"))
+    if not seen.gpus or not request.count or not request.pool([g.uuid for g in seen.gpus]):
+        return "at once", True
+    view = queue.look(queue.place(), [g.uuid for g in seen.gpus], inventory.others(seen.gpus))
+    return outlook(view, request), False
+
+
+def turn_there(spec: Spec, view: View | None) -> str:
+    """When it would start on a server whose queue is `view`; empty where that was not seen."""
+    request = Request(*local.needed(spec))
+    if view is None:
+        return ""
+    return "at once" if not view.uuids or not request.count else outlook(view, request)
+
+
+def gpu_limits(model: str) -> tuple[int, int]:
+    """How few and how many GPUs may share a training of this model."""
+    program = plugins.program_of(model)
+    least, most = program.gpus if program else (1, int(property_of("gpus")["maximum"]))
+    return max(1, least), max(1, most)
 
 
 def _memory(spec: Spec, seen: Machine | None) -> tuple[float | None, list[str]]:
@@ -157,8 +196,8 @@ def start_from(workspace: Workspace, spec: Spec) -> str:
     return f"pretrained on {model.trained_on}: {model.pretrained}, downloaded first into {workspace.weights}"
 
 
-def duration(workspace: Workspace, spec: Spec, dataset: Dataset) -> tuple[float | None, str]:
-    """Seconds that the training may take, from the pace of the latest version alike in model and device; and which."""
+def duration(workspace: Workspace, spec: Spec, dataset: Dataset, server: str = "") -> tuple[float | None, str]:
+    """Seconds that the training may take, from the pace of the latest version alike in model, device and server; and which."""
     candidates = [v for name in workspace.projects() for v in workspace.project(name).versions()]
     images = recipes.train_images(workspace.path, dataset)
     best: tuple[float, dict[str, Any]] | None = None
@@ -168,6 +207,7 @@ def duration(workspace: Workspace, spec: Spec, dataset: Dataset) -> tuple[float 
             pace
             and row["model"] == spec.model
             and pace["device"] == spec.device
+            and row["server"] == server.partition("/")[0]
             and (best is None or row["last_time"] > best[0])
         ):
             best = (row["last_time"], row)
@@ -189,7 +229,7 @@ def _on_pixels(workspace: Workspace, spec: Spec) -> list[str]:
     return found
 
 
-def _circumstances(workspace: Workspace, dataset: Dataset) -> list[str]:
+def _circumstances(workspace: Workspace, dataset: Dataset, beside: bool) -> list[str]:
     """Warnings about the data and this machine."""
     found = []
     place = workspace.ensure().path
@@ -204,14 +244,19 @@ def _circumstances(workspace: Workspace, dataset: Dataset) -> list[str]:
         missing = [c for c in dataset.classes if not per_class.get(c)]
         if missing:
             found.append(f"No object of {', '.join(missing[:4])} in the {split} split.")
-    running = workspace.running()
+    running = workspace.running() if beside else []
     if running:
         found.append(f"{', '.join(running)} is training on this machine: both will be slower.")
     return found
 
 
-def create(workspace: Workspace, data: dict[str, Any], label: Label, project: str | None = None) -> Version:
-    """Check everything and lay down the version, not yet started. Raises Invalid with every problem at once."""
+def create(
+    workspace: Workspace, data: dict[str, Any], label: Label, project: str | None = None, server: str = ""
+) -> Version:
+    """Check everything and lay down the version, not yet started, to train on `server`, or on this machine without.
+
+    Raises Invalid with every problem at once, NotFound for a server that there is none of.
+    """
     found = check(workspace, data)
     if found:
         raise Invalid(found)
@@ -223,23 +268,37 @@ def create(workspace: Workspace, data: dict[str, Any], label: Label, project: st
     if file not in ("scratch", "pretrained"):
         file = str(weights.resolve(file, workspace, catalog.find(spec.model)))
     spec = spec.model_copy(update={"dataset_hash": dataset.hash, "weights": file})
-    return workspace.project(project).create(spec, label)
+    if not server:
+        return workspace.project(project).create(spec, label)
+    from engine.servers import boxes, elsewhere, prepare, slurm
 
-
-def create_and_start(workspace: Workspace, data: dict[str, Any], label: Label, project: str | None = None) -> Version:
-    """`create`, then start it on this machine."""
-    version = create(workspace, data, label, project)
-    local.start(version)
+    name, _, entry = server.partition("/")
+    box = boxes.get(workspace.path, name)
+    if entry:
+        slurm.gpus_needed(slurm.entry_of(box, entry), spec)
+    prepare.require_ours(spec)
+    version = workspace.project(project).create(spec, label)
+    elsewhere.put_on(version, server, box.root)
     return version
 
 
-def command(spec: Spec, label: Label, project: str) -> str:
+def create_and_start(
+    workspace: Workspace, data: dict[str, Any], label: Label, project: str | None = None, server: str = ""
+) -> Version:
+    """`create`, then start it where it is to train."""
+    version = create(workspace, data, label, project, server)
+    anywhere.start(version)
+    return version
+
+
+def command(spec: Spec, label: Label, project: str, server: str = "") -> str:
     """The command that does what the wizard is about to do."""
     import shlex
 
     from engine.spec import changed
 
     words = ["dojang", "train", "--dataset", spec.dataset, "--model", spec.model, "--project", project]
+    words += ["--server", server] if server else []
     words += ["--name", label.name] if label.name else []
     for tag in label.tags:
         words += ["--tag", tag]

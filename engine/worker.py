@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import signal
 import socket
 import subprocess
 import sys
+import time
 import traceback
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +20,14 @@ from engine import external_run, plugins
 from engine.control import Control, send
 from engine.errors import DojangError
 from engine.events import EventLog
+from engine.files import write_json
 from engine.processes import end_with_parent
 from engine.progress import Progress
 from engine.spec import Spec
 from engine.versions import Version, Workspace
+
+FAILED = ".failed.json"  # why a process failed that trains beside the first
+PATIENCE = 2.0  # seconds that this has to appear once the first hears that another is gone
 
 
 @dataclass(frozen=True)
@@ -42,8 +49,8 @@ class Job:
 class Silent(EventLog):
     """The log of a process that trains beside the first one: that one says it all."""
 
-    def __init__(self) -> None:
-        pass
+    def __init__(self, run_dir: Path) -> None:
+        self.path = run_dir / FAILED
 
     def __enter__(self) -> Silent:
         return self
@@ -52,7 +59,9 @@ class Silent(EventLog):
         pass
 
     def append(self, kind: str, **fields: Any) -> None:
-        pass
+        """Of all of it only why it failed is kept, for the first process to tell."""
+        if kind == "error":
+            write_json(self.path, {**fields, "group": os.getppid()})
 
 
 def version_at(run_dir: Path) -> Version:
@@ -69,12 +78,12 @@ def run(run_dir: Path) -> int:
     version = version_at(run_dir)
     before = version.progress(skip_steps=True)
     control = Control(version.control)
-    with EventLog(version.events) if not int(os.environ.get("RANK") or 0) else Silent() as log:
+    with EventLog(version.events) if not int(os.environ.get("RANK") or 0) else Silent(version.path) as log:
         try:
             ended = _train(version, before, control, log)
         except DojangError as e:
             traceback.print_exc()
-            return _fail(log, e.code, e.message, e.hint)
+            return _fail(log, *_first_cause(version, log, e))
         except MemoryError:
             traceback.print_exc()
             return _fail(log, "OOM_HOST", "The machine ran out of memory.", "Lower batch_size, image_size or workers.")
@@ -83,9 +92,8 @@ def run(run_dir: Path) -> int:
         except Exception as e:
             traceback.print_exc()
             text = f"{type(e).__name__}: {str(e).strip().splitlines()[0] if str(e).strip() else 'no message'}"
-            return _fail(
-                log, "INTERNAL", f"The training failed: {text}", f"The whole traceback is in {version.train_log}"
-            )
+            hint = f"The whole traceback is in its log: dojang log {version.reference}"
+            return _fail(log, "INTERNAL", f"The training failed: {text}", hint)
         log.append("end", state=ended)
         return 0
 
@@ -127,6 +135,19 @@ def _identity(attempt: int) -> dict[str, object]:
     return {"attempt": attempt, "pid": os.getpid(), "host": socket.gethostname(), "versions": found}
 
 
+def _first_cause(version: Version, log: EventLog, e: DojangError) -> tuple[str, str, str]:
+    """Code, message and hint; where another of the processes that train together failed first, those that it had."""
+    if e.code == "RANK_LOST" and not isinstance(log, Silent):
+        end = time.monotonic() + PATIENCE
+        while time.monotonic() < end:
+            with suppress(OSError, ValueError, AttributeError):
+                told = json.loads((version.path / FAILED).read_bytes())
+                if told.get("group") == os.getppid() and told.get("code") != "RANK_LOST":
+                    return str(told["code"]), str(told.get("message") or ""), str(told.get("hint") or "")
+            time.sleep(0.05)
+    return e.code, e.message, e.hint
+
+
 def _fail(log: EventLog, code: str, message: str, hint: str) -> int:
     try:
         log.append("error", code=code, message=message, hint=hint)
@@ -149,8 +170,9 @@ def run_in_terminal(run_dir: Path, *, interrupt: bool = True) -> int:
     control_path = version_at(run_dir).control
 
     def on_signal(number: int, _frame: object) -> None:
-        send(control_path, "stop")
+        # first of all: whoever signals again, such as a supervisor and Slurm, would have it written within its writing
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_IGN)
+        send(control_path, "stop")
 
     processes = _processes(run_dir)
     if processes > 1 and "WORLD_SIZE" not in os.environ:

@@ -19,6 +19,8 @@ EXIT = {
     "NOT_RUNNING": 4,
     "DONE": 4,
     "AMBIGUOUS": 4,
+    "NOT_QUEUED": 4,
+    "BUSY": 4,
     "DISK_FULL": 5,
     "READ_ONLY": 5,
     "WRITE_FAILED": 5,
@@ -129,6 +131,7 @@ def parser() -> argparse.ArgumentParser:
     _other_commands(command, commands, for_scripts)
     _kernel_commands(commands, for_scripts)
     _cache_commands(commands, for_scripts)
+    _queue_commands(commands, for_scripts)
     return top
 
 
@@ -249,10 +252,21 @@ def _train_command(command: Callable[..., argparse.ArgumentParser]) -> None:
     train.add_argument("--name", metavar="N")
     train.add_argument("--tag", metavar="T", action="append", default=[], help="may be given several times")
     train.add_argument("--memo", metavar="TEXT")
+    where = "where, NAME or NAME/ENTRY for Slurm; see `dojang server list` (default: here)"
+    train.add_argument("--server", metavar="S", default="", help=where)
     how = train.add_mutually_exclusive_group()
     how.add_argument("--foreground", action="store_true", help="train in this very process; ends with it")
     how.add_argument("--detach", action="store_true", help="start and return at once (the default)")
+    how.add_argument("--draft", action="store_true", help="lay the version down, not started; `resume` starts it")
     how.add_argument("--follow", action="store_true", help="start, then print its progress; Ctrl+C leaves it running")
+    _turn_options(train)
+
+
+def _turn_options(of: argparse.ArgumentParser) -> None:
+    """When a training starts; by default it waits for its turn where it needs GPUs."""
+    turn = of.add_mutually_exclusive_group()
+    turn.add_argument("--queue", action="store_true", help="wait for a turn on the CPU, too; see `dojang queue`")
+    turn.add_argument("--now", action="store_true", help="start at once, whatever trains there already")
 
 
 def _spec_options(of: argparse.ArgumentParser) -> None:
@@ -338,7 +352,15 @@ def _version_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
         ("restore", "bring a deleted version back"),
         ("log", "what the worker printed"),
     ):
-        command(name, help, name).add_argument("version", metavar="V")
+        made = command(name, help, name)
+        made.add_argument("version", metavar="V")
+        if name == "resume":
+            _turn_options(made)
+            staying = "supervise it from this very process until it ends, for containers and schedulers"
+            made.add_argument("--stay", action="store_true", help=staying)
+    fetch = command("fetch", "bring a version's weights home from its server", "fetch", module="server_commands")
+    fetch.add_argument("version", metavar="V")
+    fetch.add_argument("--all", action="store_true", help="the last weights and the checkpoints too")
     _steer_commands(command)
     stop = command("stop", "finish the step, save, stop; `resume` goes on", "stop")
     stop.add_argument("version", metavar="V")
@@ -362,7 +384,7 @@ def _other_commands(
     command("trash", "deleted versions", "trash")
     command("models", "every model that can be trained", "models")
     command("schema", "JSON Schema of the spec", "schema")
-    command("server", "this machine: processor, memory, disk, GPUs and who uses them", "server")
+    _server_commands(commands, shared)
     group = commands.add_parser(
         "project", help="list projects or choose the current one", description="Projects.", parents=[shared]
     )
@@ -373,6 +395,44 @@ def _other_commands(
     use.set_defaults(run=_lazily("project_use"))
     demo = command("demo", "draw a small data set and train on it, live", "demo")
     demo.add_argument("--epochs", type=int, help="default: what it takes to learn")
+
+
+def _server_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
+    about = "this machine: processor, memory, disk, GPUs and who uses them; and other servers to train on"
+    group = commands.add_parser("server", help=about, description=about[:1].upper() + about[1:] + ".", parents=[shared])
+    group.set_defaults(run=_lazily("server"))
+    actions = group.add_subparsers(title="actions", metavar="ACTION")
+    made = {}
+    for action, help in (
+        ("add", "keep a server to train on, reached over SSH"),
+        ("list", "every server that was added"),
+        ("check", "what is there, step by step; 1 if something keeps it from training"),
+        ("login", "log in by hand where it asks for a password, a code or about its key; links then go through that"),
+        ("show", "what is written of one, and the versions on it"),
+        ("remove", "forget one; what lies on it stays"),
+    ):
+        made[action] = actions.add_parser(action, help=help, description=help, parents=[shared])
+        made[action].set_defaults(run=_lazily(f"server_{action}", "server_commands"))
+        if action != "list":
+            made[action].add_argument("name")
+    made["remove"].add_argument("--force", action="store_true", help="also while versions train there")
+    add = made["add"]
+    add.add_argument("--host", metavar="H", help="alias of ~/.ssh/config, host or user@host (default: the name)")
+    add.add_argument("--user", metavar="U", help="where ~/.ssh/config does not say it")
+    add.add_argument("--port", type=int, metavar="N", help="likewise")
+    add.add_argument("--folder", action="store_true", help="no host: a folder of this machine, given by --root")
+    add.add_argument("--root", metavar="DIR", help="folder there that holds everything (default: ~/.dojang)")
+    add.add_argument("--python", metavar="P", help="Python there that has torch (default: an environment is made)")
+    add.add_argument("--wheels", metavar="DIR", help="folder here of wheels to make it from, without internet there")
+    add.add_argument(
+        "--data", metavar="SET=PATH", action="append", default=[], help="images of a set that lie there already"
+    )
+    add.add_argument(
+        "--slurm", metavar="K=V,…", action="append", default=[],
+        help="a way to submit to Slurm there: partition=P, and time, gres, qos, account, cpus, memory, constraint, name, "
+        "margin (s), driver, line (an option of sbatch, may be repeated); may be given several times",
+    )  # fmt: skip
+    add.add_argument("--replace", action="store_true", help="in place of one of that name")
 
 
 def _kernel_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
@@ -408,6 +468,31 @@ def _cache_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
     drop.add_argument("name", nargs="?", help="as listed, or the version whose prepared images are to go")
     drop.add_argument("--all", action="store_true", help="everything that no training uses")
     drop.set_defaults(run=_lazily("cache_drop", "cache_commands"))
+
+
+def _queue_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
+    text = "what trains on which GPU, what waits in which order and why; move, hold and cancel what waits"
+    where = argparse.ArgumentParser(add_help=False)
+    where.add_argument("--server", metavar="S", default=argparse.SUPPRESS, help="whose queue (default: this machine's)")
+    both = [shared, where]
+    group = commands.add_parser("queue", help=text, description=text[:1].upper() + text[1:] + ".", parents=both)
+    group.set_defaults(run=_lazily("queue_list", "queue_commands"))
+    actions = group.add_subparsers(title="actions", metavar="ACTION")
+    listing = actions.add_parser("list", help="what trains, and what waits", parents=both)
+    listing.set_defaults(run=_lazily("queue_list", "queue_commands"))
+    move = actions.add_parser("move", help="have one that waits go earlier or later", parents=both)
+    move.add_argument("version", metavar="V", help="a version, or its place such as 2")
+    move.add_argument("to", choices=("up", "down", "first", "last"))
+    move.set_defaults(run=_lazily("queue_move", "queue_commands"))
+    for action, help in (
+        ("hold", "let others go first"),
+        ("release", "no longer hold it"),
+        ("start", "start it in its turn, whoever else computes on its GPUs"),
+        ("cancel", "take it out of the queue"),
+    ):
+        one = actions.add_parser(action, help=help, parents=both)
+        one.add_argument("version", metavar="V", help="a version, or its place such as 2")
+        one.set_defaults(run=_lazily("queue_change", "queue_commands"), action=action)
 
 
 class _Version(argparse.Action):

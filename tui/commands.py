@@ -221,19 +221,37 @@ def train(a: Arguments) -> int:
     wrong += [*launch.check(workspace, data), *problems(label, Label)]
     if wrong:
         raise Invalid(wrong)
-    version = launch.create(workspace, data, parse_label(label), project)
-    if a.foreground:
-        return _foreground(version, a.json)
-    from engine.servers import local
+    if a.server:
+        from tui.server_commands import require
 
-    local.start(version)
+        require(a)
+    version = launch.create(workspace, data, parse_label(label), project, a.server)
+    if a.foreground:
+        return _foreground(version, a)
+    from engine.servers import anywhere
+
+    if not a.draft:
+        anywhere.start(version, **_turn(a))
     if a.follow:
         return follow_version(version, a.json)
     if a.json:
         _json({"version": version.id, "project": version.project.name, "run_dir": str(version.path)})
+    elif a.draft:
+        _out(f"{version.reference} is a draft. Start it: dojang resume {version.reference}")
     else:
-        _out(f"{version.reference} is started. Watch it: dojang follow {version.reference}")
+        _out(f"{version.reference} {_started(version, 'is started')}. Watch it: dojang follow {version.reference}")
     return 0
+
+
+def _turn(a: Arguments) -> dict[str, Literal["queue", "now"]]:
+    """When it is to start, where something was asked for."""
+    return {"mode": "queue"} if a.queue else {"mode": "now"} if a.now else {}
+
+
+def _started(version: Version, words_: str) -> str:
+    """What has become of one that was just started: it may wait for its turn."""
+    row = version.summary()
+    return f"is queued: it {row['waiting']['reason']}" if row["waiting"] else words_
 
 
 def _request(a: Arguments) -> tuple[dict[str, Any], dict[str, Any], str | None, list[Problem]]:
@@ -285,7 +303,7 @@ def _spec_file(path: str) -> dict[str, Any]:
         raise DojangError(f"{path} cannot be read: {e.strerror}.", code="BAD_SPEC", hint=hint) from e
 
 
-def _foreground(version: Version, as_json: bool) -> int:
+def _foreground(version: Version, a: Arguments) -> int:
     """The worker's own function in this process; a thread reads the log back and prints it."""
     import threading
 
@@ -293,7 +311,12 @@ def _foreground(version: Version, as_json: bool) -> int:
     from engine.servers import local
 
     lock = local.hold(version)
-    done, teller = threading.Event(), _Teller(version, as_json)
+    try:
+        local.take_gpus(version, **_turn(a))
+    except DojangError:
+        lock.close()
+        raise
+    done, teller = threading.Event(), _Teller(version, a.json)
 
     def tell() -> None:
         with suppress(OSError):  # nobody reads any more: the training goes on
@@ -309,7 +332,7 @@ def _foreground(version: Version, as_json: bool) -> int:
         done.set()
         printer.join()
         lock.close()
-    return _verdict(version, as_json)
+    return _verdict(version, a.json)
 
 
 def follow(a: Arguments) -> int:
@@ -318,14 +341,20 @@ def follow(a: Arguments) -> int:
 
 def follow_version(version: Version, as_json: bool) -> int:
     """Print events as they come until the run is over."""
+    from engine.servers import anywhere
+
     teller = _Teller(version, as_json)
     try:
-        while True:
-            goes_on = version.alive()  # asked before reading, so that the last words are read too
-            teller.catch_up()
-            if not goes_on:
-                return _verdict(version, as_json)
-            time.sleep(0.2)
+        with anywhere.watched(version) as mirror:
+            while True:
+                goes_on = version.alive()  # asked before reading, so that the last words are read too
+                teller.say_link(anywhere.link_words(mirror))
+                teller.say_waiting(version)
+                teller.catch_up()
+                if not goes_on:
+                    break
+                time.sleep(0.2)
+        return _verdict(version, as_json)
     except KeyboardInterrupt:
         if version.alive() and not as_json:
             sys.stderr.write(f"\n{version.reference} goes on training. End it: dojang stop {version.reference}\n")
@@ -339,7 +368,21 @@ class _Teller:
         from tui.lines import Lines
 
         self._path, self._as_json = version.events, as_json
-        self._offset, self._lines = 0, Lines()
+        self._offset, self._lines, self._waits, self._link = 0, Lines(), "", ""
+
+    def say_waiting(self, version: Version) -> None:
+        """To a person, why it has not begun, when that changed."""
+        reason = version.waiting()["reason"]
+        if reason != self._waits and not self._as_json:
+            self._waits = reason
+            _out(words.clean(f"── queued: {reason}")) if reason else None
+            sys.stdout.flush()
+
+    def say_link(self, text: str) -> None:
+        """To a person, what keeps a server from being heard, when that changed."""
+        if text != self._link and not self._as_json:
+            sys.stderr.write(words.clean(f"── {text or 'the server is heard again'}") + "\n")
+        self._link = text
 
     def catch_up(self) -> None:
         while True:
@@ -372,13 +415,16 @@ def _verdict(version: Version, as_json: bool) -> int:
 
 
 def stop(a: Arguments) -> int:
-    from engine.servers import local
+    from engine.servers import anywhere
 
     version = _workspace(a).version(a.version)
-    local.request(version, "finish" if a.finish else "stop")
-    state = "asked" if a.no_wait else local.wait(version, 3600)
+    queued = version.state(version.progress(skip_steps=True)) == "queued"
+    anywhere.request(version, "finish" if a.finish else "stop")
+    state = "asked" if a.no_wait else anywhere.wait(version, 3600)
     if a.json:
         _json({"version": version.id, "project": version.project.name, "state": state})
+    elif queued:
+        _out(f"{version.reference} is taken out of the queue. Start it again: dojang resume {version.reference}")
     elif state == "asked":
         _out(f"{version.reference} was asked to {'finish' if a.finish else 'stop'}.")
     else:
@@ -389,14 +435,31 @@ def stop(a: Arguments) -> int:
     return 0
 
 
-def resume(a: Arguments) -> None:
-    from engine.servers import local
+def resume(a: Arguments) -> int | None:
+    from engine.servers import anywhere
 
     version = _workspace(a).version(a.version)
-    local.resume(version)
+    if a.stay:
+        return _stay(version, a)
+    anywhere.resume(version, **_turn(a))
     if a.json:
-        return _json({"version": version.id, "project": version.project.name, "run_dir": str(version.path)})
-    return _out(f"{version.reference} goes on. Watch it: dojang follow {version.reference}")
+        _json({"version": version.id, "project": version.project.name, "run_dir": str(version.path)})
+    else:
+        _out(f"{version.reference} {_started(version, 'goes on')}. Watch it: dojang follow {version.reference}")
+    return None
+
+
+def _stay(version: Version, a: Arguments) -> int:
+    """Be its supervisor; 1 unless it is done then. One that is done stays so: containers may be started once too often."""
+    from engine.servers import local
+
+    if version.server:
+        hint = f"Without --stay: dojang resume {version.reference}"
+        raise DojangError(f"{version.reference} trains on {version.server}.", code="USAGE", hint=hint)
+    state = version.state(version.progress(skip_steps=True))
+    state = state if state == "done" else local.stay(version, **_turn(a))
+    _json({"version": version.id, "state": state}) if a.json else _out(f"{version.reference} is {state}.")
+    return int(state != "done")
 
 
 # Versions
@@ -409,6 +472,7 @@ def list_versions(a: Arguments) -> None:
         there = ", ".join(workspace.projects()) or "none yet"
         raise NotFound(f"There is no project “{names[0]}”.", hint=f"There are: {there}.")
     found = [v for name in names for v in workspace.project(name).versions()]
+    _catch_up(found)
     rows = versions.summaries(found)
     if a.json:
         return _json(rows)
@@ -416,12 +480,15 @@ def list_versions(a: Arguments) -> None:
         return _out("No version yet. Train one: dojang train --dataset NAME --model yolov8n")
     measured = metrics.columns({r["task"] for r in rows})
     heads = [m.title for m in measured]
-    titles = ["version", "name", "state", "model", "data", f"{heads[0]} val", *heads[1:], "took", "tags"]
+    elsewhere = any(r["server"] for r in rows)
+    titles = ["version", "name", "state", *(["server"] if elsewhere else []), "model", "data"]
+    titles += [f"{heads[0]} val", *heads[1:], "took", "tags"]
     table = [
         [
             r["version"] if not a.all else f"{r['project']}/{r['version']}",
             r["name"] if r["name"] != r["version"] else "",
-            words.state(r),
+            words.state(r) + words.as_of(r),
+            *([r["server"]] if elsewhere else []),
             r["model"],
             r["dataset"],
             *(words.metric(r["metrics"].get(m.key)) for m in measured),
@@ -430,21 +497,31 @@ def list_versions(a: Arguments) -> None:
         ]
         for r in rows
     ]
-    return _table(titles, table, frozenset(range(5, 6 + len(measured))))
+    return _table(titles, table, frozenset(range(5 + elsewhere, 6 + elsewhere + len(measured))))
 
 
 def show(a: Arguments) -> None:
     from tui.lines import describe
 
     version = _workspace(a).version(a.version)
+    _catch_up([version])
     found = versions.show(version)
     if a.json:
         return _json(found)
     return _out("\n".join(words.clean(line) for line in describe(found)))
 
 
+def _catch_up(found: list[Version]) -> None:
+    """Hear of those that train on servers; who cannot be reached is told of, and shown as of when it last was."""
+    from engine.servers import anywhere
+
+    for trouble in anywhere.catch_up(found):
+        sys.stderr.write(words.clean(f"dojang: {trouble.message}") + "\n")
+
+
 def log(a: Arguments) -> None:
     version = _workspace(a).version(a.version)
+    _catch_up([version])
     text = version.train_log.read_text(errors="replace") if version.train_log.exists() else ""
     if a.json:
         return _json({"path": str(version.train_log), "text": text})

@@ -27,22 +27,22 @@ def _answer(a: Arguments, version: Version, text: str, **more: Any) -> None:
 
 def pause(a: Arguments) -> None:
     """Leave the machine to others: the state is kept, the process ends, `resume` goes on exactly."""
-    from engine.servers import local
+    from engine.servers import anywhere
 
     version = _version(a)
-    local.request(version, "pause")
-    state = "asked" if a.no_wait else local.wait(version, 3600)
+    anywhere.request(version, "pause")
+    state = "asked" if a.no_wait else anywhere.wait(version, 3600)
     text = "was asked to pause" if state == "asked" else f"is {state}"
     _answer(a, version, f"{version.reference} {text}. Go on: dojang resume {version.reference}", state=state)
 
 
 def change(a: Arguments) -> None:
     """New `epochs`, `patience` or `lr_scale`, at once or when it is resumed."""
-    from engine.servers import local
+    from engine.servers import anywhere
 
     version = _version(a)
     settings = dict(_pair(text) for text in a.settings)
-    local.change(version, **settings)
+    anywhere.change(version, **settings)
     when = "from the next step on" if version.alive() else "once it goes on"
     said = ", ".join(f"{name} {value:g}" for name, value in settings.items())
     _answer(a, version, f"{version.reference}: {said}, {when}.", settings=settings)
@@ -50,11 +50,11 @@ def change(a: Arguments) -> None:
 
 def extend(a: Arguments) -> None:
     """So many epochs in all; a version that is done or stopped goes on."""
-    from engine.servers import local
+    from engine.servers import anywhere
 
     version = _version(a)
     ran = version.alive()
-    local.extend(version, a.epochs)
+    anywhere.extend(version, a.epochs)
     how = "goes on to" if not ran else "now runs to"
     follow = f"Watch it: dojang follow {version.reference}"
     _answer(a, version, f"{version.reference} {how} epoch {a.epochs}. {follow}", epochs=a.epochs)

@@ -109,7 +109,7 @@ def _runtime(job: Job, text: str) -> DojangError | None:
         return DojangError(
             "One of the processes that trained together ended.",
             code="RANK_LOST",
-            hint=f"Its last words are in {job.version.train_log}. Go on: dojang resume {job.version.reference}",
+            hint=f"Its last words: dojang log {job.version.reference}. Go on: dojang resume {job.version.reference}",
         )
     if says(LOST):
         return DojangError(
