@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from importlib import import_module
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual import work
 from textual.app import App, SystemCommand
@@ -19,6 +19,9 @@ from tui.graphics import Cell
 from tui.keys import bind
 from tui.screens.base import Page
 from tui.widgets.chrome import working_bindings
+
+if TYPE_CHECKING:
+    from engine.servers.fleet import Fleet
 
 
 def lazily(module: str, maker: str) -> Callable[[], Page]:
@@ -36,6 +39,7 @@ class DojangApp(App[str]):
         "Versions": lazily("versions", "VersionsScreen"),
         "Data sets": lazily("datasets", "DatasetsScreen"),
         "Servers": lazily("servers", "ServersScreen"),
+        "Queue": lazily("queue", "QueueScreen"),
         "Settings": lazily("settings", "SettingsScreen"),
     }
     CSS = """
@@ -58,6 +62,7 @@ class DojangApp(App[str]):
         Binding("1", "go('Versions')", "Versions", show=False, tooltip="go to Versions"),
         Binding("2", "go('Data sets')", "Data sets", show=False, tooltip="go to Data sets"),
         Binding("3", "go('Servers')", "Servers", show=False, tooltip="go to Servers"),
+        Binding("4", "go('Queue')", "Queue", show=False, tooltip="go to Queue"),
         Binding("5", "go('Settings')", "Settings", show=False, tooltip="go to Settings"),
     ]
 
@@ -70,6 +75,20 @@ class DojangApp(App[str]):
         self._theme_asked, self._open = theme, open_version
         self.cell: Cell | None = None
         """Pixels of a character cell, where the terminal draws pictures itself."""
+        self._fleet: Fleet | None = None
+
+    @property
+    def fleet(self) -> Fleet:
+        """Every server at a glance; nothing connects before a screen attends to it."""
+        if self._fleet is None:
+            from engine.servers.fleet import Fleet
+
+            self._fleet = Fleet(self.workspace)
+        return self._fleet
+
+    def on_unmount(self) -> None:
+        if self._fleet is not None:
+            self._fleet.close()
 
     def on_mount(self) -> None:
         from tui import terminal, themes
@@ -129,9 +148,12 @@ class DojangApp(App[str]):
         """Quit. What runs goes on, and the last line on the terminal says so."""
         if not at_once and not await self._may_leave():
             return
-        running = self.workspace.running()
-        goes_on = f"{', '.join(running)} goes on training. Come back with: dojang" if running else ""
-        self.exit(goes_on)
+        running, queued = self.workspace.running(), self.workspace.queued()
+        goes_on = f"{', '.join(running)} goes on training. " if running else ""
+        goes_on += f"{', '.join(queued)} starts in its turn. " if queued else ""
+        for server, there in self.workspace.elsewhere().items():
+            goes_on += f"{', '.join(there)} goes on ({server}). "
+        self.exit(f"{goes_on}Come back with: dojang" if goes_on else "")
 
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
         """Everything that a key does here, by name; then the themes."""

@@ -18,7 +18,15 @@ def bind(
 
 def display(key: str) -> str:
     """A key as people write it."""
-    names = {"escape": "esc", "question_mark": "?", "slash": "/", "plus": "+", "space": "space", "enter": "enter"}
+    names = {
+        "escape": "esc",
+        "question_mark": "?",
+        "slash": "/",
+        "plus": "+",
+        "minus": "-",
+        "space": "space",
+        "enter": "enter",
+    }
     names |= {"left_square_bracket": "[", "right_square_bracket": "]"}
     if key.startswith("ctrl+"):
         return "^" + names.get(key[5:], key[5:])

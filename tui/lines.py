@@ -96,7 +96,9 @@ def describe(found: dict[str, Any]) -> Iterator[str]:
         yield f"test: {metrics_text(found['test_metrics'], found['task'], found['test_confidence'])}"
     if found["tags"] or found["memo"]:
         yield f"tags {' '.join(found['tags']) or words.DASH}; memo {found['memo'] or words.DASH}"
-    if found["error"] and found["state"] != "done":
+    if found.get("waiting"):
+        yield f"it {found['waiting']['reason']}"
+    if found["error"] and found["state"] not in ("done", "queued"):
         yield f"{found['error']['code']}: {found['error']['message']}"
         yield from found["error"]["hint"].splitlines()
     yield f"folder  {found['run_dir']}"

@@ -15,6 +15,7 @@ def open_app(workspace_path: Path, *, theme: str | None = None, mouse: bool = Tr
         sys.stderr.write(f"dojang: {refusal}\n")
         return 2
     from engine import plugins
+    from engine.servers.watching import watching
     from engine.versions import Workspace
     from tui import graphics, preferences
 
@@ -25,7 +26,8 @@ def open_app(workspace_path: Path, *, theme: str | None = None, mouse: bool = Tr
     plugins.look_in(workspace.path)
     app = DojangApp(workspace, theme=theme, open_version=open_version, driver_class=terminal.driver_class())
     app.cell = cell
-    goes_on = app.run(mouse=mouse and app.preferences.mouse)
+    with watching(workspace):
+        goes_on = app.run(mouse=mouse and app.preferences.mouse)
     if goes_on:
         sys.stdout.write(goes_on + "\n")
     sys.stdout.flush()

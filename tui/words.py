@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
@@ -81,9 +82,25 @@ def state(row: Mapping[str, Any]) -> str:
     word = str(row["state"])
     if word == "training":
         return f"training {row['fraction'] * 100:.0f} %"
+    if word == "queued" and row.get("waiting"):
+        waits = row["waiting"]
+        place = f"no. {waits['ahead'] + 1}" if waits["ahead"] else "next"
+        return f"queued, {'held' if waits['held'] else place}"
     if word == "failed" and row.get("error"):
         return f"failed: {row['error']['code'].lower().replace('_', ' ')}"
     return word
+
+
+STALE = 60.0  # seconds after which it is said when a server was last heard of
+
+
+def as_of(row: Mapping[str, Any]) -> str:
+    """“, as of 12:04” for a version that runs on a server which was not heard of lately; else empty."""
+    heard = row.get("as_of")
+    if not heard or time.time() - heard < STALE:
+        return ""
+    when = datetime.fromtimestamp(heard)
+    return f", as of {when:%H:%M}" if time.time() - heard < 43_200 else f", as of {when:%Y-%m-%d %H:%M}"
 
 
 def clean(text: str) -> str:

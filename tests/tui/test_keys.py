@@ -69,7 +69,8 @@ SCREENS: dict[str, Way] = {
     "versions, filter": keys("slash", sees="filter: name"),
     "data sets": keys("2", sees="shapes"),
     "data sets, search": keys("2", "slash", sees="search by name"),
-    "servers": keys("3", sees="training here: default/V_2"),
+    "servers": keys("3", sees="GiB free at"),
+    "queue": keys("4", sees="Nobody waits."),
     "settings": keys("5", sees="Theme"),
     "wizard, data set": keys("n", sees="● Data set"),
     "wizard, a choice": step(sees="Epochs"),
@@ -259,7 +260,7 @@ async def test_clicks_on_sections_and_buttons(full: Workspace, opened: Open) -> 
         await person.press("x")
         await person.pilot.click("#no")
         await person.until(lambda: not isinstance(person.app.screen, Confirm))
-        for section in ("Servers", "Settings", "Data sets", "Versions"):
+        for section in ("Servers", "Queue", "Settings", "Data sets", "Versions"):
             await person.pilot.click(Sections, offset=(person.lines[1].index(section), 0))
             await person.until(lambda wanted=section: wanted == person.app.screen.SECTION)
         person.app.open_version("V_0")

@@ -232,6 +232,7 @@ async def test_sections_by_digit_and_quitting(workspace: Workspace, several: lis
             for key, section in (
                 ("2", "Data sets"),
                 ("3", "Servers"),
+                ("4", "Queue"),
                 ("5", "Settings"),
                 ("1", "Versions"),
                 ("2", "Data sets"),

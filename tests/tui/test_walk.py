@@ -101,7 +101,7 @@ def test_from_nothing_to_a_finished_version_though_the_app_is_killed(tmp_path: P
     first.press(CTRL_N)
     first.sees("● Server", "this machine, auto")
     first.press(ENTER)
-    first.sees("● Confirm", "nothing has been written or started yet", "dojang train --dataset pictures")
+    first.sees("● Confirm", "nothing has been written or started yet", "The same as a command")
     assert not version.path.exists()
     first.press(ENTER)
     first.sees("Train yolov8n on “pictures” for 4 epochs")

@@ -17,7 +17,7 @@ from tui.widgets.chrome import KeyBar, Sections, TitleBar
 if TYPE_CHECKING:
     from tui.app import DojangApp
 
-SECTIONS = (("1", "Versions"), ("2", "Data sets"), ("3", "Servers"), ("5", "Settings"))
+SECTIONS = (("1", "Versions"), ("2", "Data sets"), ("3", "Servers"), ("4", "Queue"), ("5", "Settings"))
 
 
 class Page(Screen[None]):

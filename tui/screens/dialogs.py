@@ -84,8 +84,13 @@ class Confirm(Dialog[bool]):
         self.dismiss(answer)
 
 
+ROOMY = 5  # fields with a line between them
+
+
 class Ask(Dialog[dict[str, str]]):
     """A few lines to type; `check` says what is wrong with them as they are typed, or nothing."""
+
+    DEFAULT_CSS = "Ask.tight Input { margin: 0; }"
 
     def __init__(
         self,
@@ -96,7 +101,7 @@ class Ask(Dialog[dict[str, str]]):
         ok: str = "Save",
     ) -> None:
         """`fields`: (key, label, value, help) each. `check` maps keys to what is wrong."""
-        super().__init__()
+        super().__init__(classes="tight" if len(fields) > ROOMY else "")
         self._title, self._fields, self._check, self._ok = title, fields, check, ok
 
     def compose(self) -> ComposeResult:

@@ -181,7 +181,9 @@ class SettingsStep(Step):
             return
         spec = self.wizard.spec()
         try:
-            plan = launch.plan(self.wizard.dojang.workspace, spec, self.wizard.machine)
+            plan = launch.plan(
+                self.wizard.dojang.workspace, spec, self.wizard.machine, self.wizard.server, self.wizard.view
+            )
         except DojangError:
             return
         rates = Rates(spec, plan.optimizer, plan.lr, plan.steps_per_epoch)

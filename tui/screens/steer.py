@@ -14,10 +14,10 @@ RESTS = ("stopped", "paused", "failed", "lost", "draft")  # from which a trainin
 
 def pause(page: Page, version: Version) -> None:
     """Ask it to save and leave the machine. No question first: `p` again undoes it."""
-    from engine.servers import local
+    from engine.servers import anywhere
 
     try:
-        local.request(version, "pause")
+        anywhere.request(version, "pause")
         page.notify(f"{version.id} will pause after the step it is in. p goes on.", markup=False)
     except DojangError as e:
         page.complain(e)
@@ -25,10 +25,10 @@ def pause(page: Page, version: Version) -> None:
 
 def go_on(page: Page, version: Version) -> bool:
     """Resume from the last checkpoint; False, with the reason shown, when it cannot be."""
-    from engine.servers import local
+    from engine.servers import anywhere
 
     try:
-        local.resume(version)
+        anywhere.resume(version)
     except DojangError as e:
         page.complain(e)
         return False
@@ -37,7 +37,7 @@ def go_on(page: Page, version: Version) -> bool:
 
 async def ask_change(page: Page, version: Version, p: Progress, state: str) -> bool:
     """Ask for other epochs, patience and learning rate; True when there is a change to see."""
-    from engine.servers import local
+    from engine.servers import anywhere
 
     spec = version.spec()
     now = {
@@ -62,9 +62,9 @@ async def ask_change(page: Page, version: Version, p: Progress, state: str) -> b
     settings = {name: float(text) for name, text in asked.items() if float(text) != now[name]}
     try:
         if settings:
-            local.change(version, **settings)
+            anywhere.change(version, **settings)
         if not version.alive() and (state != "done" or settings.get("epochs", 0) > p.epochs_done):
-            local.start(version)
+            anywhere.start(version)
     except DojangError as e:
         page.complain(e)
         return False

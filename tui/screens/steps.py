@@ -9,13 +9,11 @@ from textual import on, work
 from textual.containers import Container, Horizontal, Vertical, VerticalScroll
 from textual.content import Content
 from textual.widget import Widget
-from textual.widgets import Static
 
 from engine import catalog, launch
 from engine.datasets import registry
 from engine.datasets.model import SPLITS
 from engine.errors import DojangError
-from engine.servers.inventory import Machine, machine
 from engine.spec import Label, Spec, changed, default_of, parse_label, property_of
 from tui import words
 from tui.widgets.facts import Fact, Facts, head, row
@@ -160,110 +158,6 @@ class DatasetStep(Step):
         self.load()
 
 
-class ServerStep(Step):
-    """3: where it trains: this machine, on its CPU or one of its GPUs."""
-
-    note = "enter chooses"
-    DEFAULT_CSS = """
-    ServerStep #servers { height: 1fr; min-height: 5; }
-    ServerStep #machine { height: auto; padding: 1 1; }
-    """
-    COLUMNS = (
-        Column("name", "server", width=22, flex=1, priority=9),
-        Column("what", "what", width=23, flex=2, priority=8),
-        Column("free", "memory free", width=17, align="right", priority=7),
-        Column("load", "use", width=6, align="right", priority=6),
-        Column("users", "used by", width=18, flex=2, priority=5),
-    )
-
-    def compose(self) -> Iterator[Widget]:
-        yield Table(self.COLUMNS, empty="looking at this machine …", id="servers")
-        yield Static("", id="machine", markup=False)
-
-    def enter(self) -> None:
-        self.query_one(Table).focus()
-        self._look()
-
-    @work(thread=True, exclusive=True, group="machine")
-    def _look(self) -> None:
-        found = machine(self.wizard.dojang.workspace.path)
-        self.app.call_from_thread(self._show, found)
-
-    def _show(self, found: Machine) -> None:
-        self.wizard.machine = found
-        chosen = str(self.wizard.data.get("device", "auto"))
-        table = self.query_one(Table)
-        table.set_rows(
-            [Row(key, {k: mark(key == chosen, k, v) for k, v in cells.items()}) for key, cells in devices(found)]
-        )
-        table.move_to(chosen)
-        self.query_one("#machine", Static).update(machine_text(found))
-
-    @on(Table.Highlighted)
-    def _moved(self, event: Table.Highlighted) -> None:
-        if event.key and self.wizard.current == 2:
-            self.wizard.answer(device=event.key)
-
-    @on(Table.Selected)
-    def _chosen(self, event: Table.Selected) -> None:
-        self.wizard.answer(device=event.key)
-        self.wizard.action_next()
-
-    def owns(self, problems: Mapping[str, str]) -> Iterable[str]:
-        return [n for n in problems if n == "device"]
-
-
-def mark(chosen: bool, column: str, text: str) -> str:
-    return f"{sign('✓')} {text}" if chosen and column == "name" else text
-
-
-def devices(found: Machine) -> list[tuple[str, dict[str, str]]]:
-    """What a version can train on here: key for the spec, and the cells of its row."""
-    cpu = {
-        "name": "this machine, CPU",
-        "what": f"{words.plural(found.cores, 'core')}, {found.processor}",
-        "free": f"{found.memory_free:.1f} of {found.memory_total:.1f} GiB",
-        "load": f"{found.load:g}" if found.load is not None else words.DASH,
-        "users": "",
-    }
-    best = max(found.gpus, key=lambda g: g.memory_free, default=None)
-    auto = {
-        **cpu,
-        "name": "this machine, auto",
-        "what": f"the free-est GPU: {best.name}" if best else "the CPU: there is no GPU",
-    }
-    rows = [("auto", auto), ("cpu", cpu)]
-    for g in found.gpus:
-        rows.append(
-            (
-                f"cuda:{g.index}",
-                {
-                    "name": f"this machine, GPU {g.index}",
-                    "what": g.name,
-                    "free": f"{g.memory_free:.1f} of {g.memory_total:.1f} GiB",
-                    "load": f"{g.utilization} %" if g.utilization is not None else words.DASH,
-                    "users": ", ".join(g.users) or "nobody",
-                },
-            )
-        )
-    return rows
-
-
-def machine_text(found: Machine) -> str:
-    """A machine in a few lines."""
-    lines = [
-        f"{found.host}: {found.system}, {found.processor}, {words.plural(found.cores, 'core')}, load {found.load}",
-        f"memory {found.memory_free:.1f} of {found.memory_total:.1f} GiB free; disk {found.disk_free:.1f} GiB free at {found.disk_path}",
-    ]
-    for g in found.gpus:
-        heat = f", {g.temperature} °C" if g.temperature is not None else ""
-        lines.append(
-            f"GPU {g.index} {g.name}: {g.memory_used:.1f} of {g.memory_total:.1f} GiB used{heat}; "
-            f"used by {', '.join(g.users) or 'nobody'}; driver {g.driver}"
-        )
-    return "\n".join([*lines, found.gpu_note] if found.gpu_note else lines)
-
-
 class ConfirmStep(Step):
     """4: everything, once more."""
 
@@ -278,14 +172,15 @@ class ConfirmStep(Step):
         wizard = self.wizard
         workspace = wizard.dojang.workspace
         try:
-            plan = launch.plan(workspace, wizard.spec(), wizard.machine)
+            plan = launch.plan(workspace, wizard.spec(), wizard.machine, wizard.server, wizard.view)
         except DojangError as e:
             wizard.complain(e)
             return
         project = workspace.project()
         folder = project.path / f"V_{project.next_id()}"
         label = parse_label(wizard.label)
-        outcome, settings = everything(plan, label, str(folder), launch.command(plan.spec, label, project.name))
+        command = launch.command(plan.spec, label, project.name, wizard.server)
+        outcome, settings = everything(plan, label, str(folder), command, wizard.server, wizard.first)
         self.query_one("#outcome", Facts).show(outcome)
         self.query_one("#settings", Facts).show(settings)
         self.query_one("#all").focus()
@@ -294,8 +189,13 @@ class ConfirmStep(Step):
         return list(problems)
 
 
-def everything(plan: launch.Plan, label: Label, folder: str, command: str) -> tuple[list[Fact], list[Fact]]:
-    """All that is about to happen: warnings, data, outcome and command; and every setting, the changed ones marked."""
+def everything(
+    plan: launch.Plan, label: Label, folder: str, command: str, server: str = "", first: str = ""
+) -> tuple[list[Fact], list[Fact]]:
+    """All that is about to happen: warnings, data, outcome and command; and every setting, the changed ones marked.
+
+    `first` is what has to come before a training on `server`.
+    """
     spec, counts = plan.spec, plan.dataset.counts
     out: list[Fact] = []
     if plan.warnings:
@@ -326,7 +226,9 @@ def everything(plan: launch.Plan, label: Label, folder: str, command: str) -> tu
         row("Optimizer", f"{plan.optimizer}, learning rate {words.number(plan.lr)}, momentum {plan.momentum:g}"),
         row("Steps", f"{plan.steps}, {plan.steps_per_epoch} an epoch" + memory),
         row("Time", pace),
-        row("Server", f"this machine, {spec.device}"),
+        row("Server", f"{server or 'this machine'}, {spec.device}"),
+        *([row("Before that", first)] if first else []),
+        row("Starts", plan.starts or ("at once" if not server else "as soon as the server is ready")),
         row("Writes into", folder),
         Content(""),
         head("The same as a command"),

@@ -18,6 +18,7 @@ from textual.worker import get_current_worker
 from engine import events, metrics
 from engine.errors import DojangError
 from engine.progress import STAGES, Progress, Series
+from engine.servers.watching import link_state
 from engine.versions import LIVE, Version, lost_error, task_of
 from tui import words
 from tui.keys import bind
@@ -32,6 +33,7 @@ from tui.widgets.chrome import state_piece
 from tui.widgets.confusion import Confusion
 from tui.widgets.facts import Fact, Facts
 from tui.widgets.lines import Line, LineWidget, Piece, line_width
+from tui.widgets.links import link_piece
 from tui.widgets.symbols import fit, sign
 
 VIEWS = ("Curves", "Summary", "Confusion", "Settings", "Log")
@@ -303,6 +305,9 @@ class VersionScreen(Page):
         self._head()
         if before != self.state:
             self._draw()
+        elif self.state == "queued":
+            self._trouble()
+        if before != self.state:
             self.refresh_bindings()
             if before in LIVE and self.state not in LIVE:
                 self._ended()
@@ -341,12 +346,8 @@ class VersionScreen(Page):
             (f"  {self.version.id}", "title"),
             (f" {name}" if name else "", "title"),
         ]
-        left.append(
-            (
-                f"  {self.spec_data().get('dataset', '')} · {spec_model} · {p.plan.get('device', '')}".rstrip(" ·"),
-                "muted",
-            )
-        )
+        facts = (self.spec_data().get("dataset", ""), spec_model, self.version.server, p.plan.get("device", ""))
+        left.append((f"  {' · '.join(words.clean(str(f)) for f in facts if f)}", "muted"))
         live = self.state in LIVE
         word = f"training {p.fraction * 100:.0f} %" if self.state == "training" else self.state
         right = [
@@ -361,6 +362,8 @@ class VersionScreen(Page):
                     "muted",
                 )
             )
+        if live and self.version.server and (link := link_state(self.version)):
+            right += [("   ", ""), link_piece(link)]
         self.title_bar.show(left, right)
 
     def spec_data(self) -> dict[str, Any]:
@@ -381,7 +384,11 @@ class VersionScreen(Page):
             if self.state == "lost"
             else None
         )
-        place.set_class(error is not None, "shown")
+        waits = self.version.waiting()["reason"] if self.state == "queued" else ""
+        place.set_class(error is not None or bool(waits), "shown")
+        if waits:
+            text = f"It {words.clean(waits)}. It starts by itself; 4 shows the queue."
+            place.update(Content.styled(text, "$foreground"))
         if error:
             place.update(Content.assemble(words.clean(error["message"]), "\n", (error["hint"], "$foreground")))
 
@@ -437,7 +444,7 @@ class VersionScreen(Page):
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         if action in ("stop", "finish", "pause"):
-            return self.state in LIVE
+            return self.state in LIVE and (action == "stop" or self.state != "queued")
         if action == "resume":
             return self.state in RESTS
         if action == "log":
@@ -522,6 +529,11 @@ def bars(p: Progress) -> list[Bar]:
     """Epochs, steps of this epoch, and val steps; before the training the stage's own."""
     if p.stage in ("preparing", "preprocessing"):
         done, total = p.bars.get(p.stage, (None, None))
+        unit, rate = p.pace.get(p.stage, ("", None))
+        if unit == "bytes" and done is not None and total:
+            told = f"{rate / 1e6:.1f} MB/s" if rate else None
+            label = f"{STAGE_WORDS.get(p.stage, p.stage)}, MB"
+            return [Bar(label, round(done / 1e6, 1), round(total / 1e6, 1), text=told)]
         return [Bar(STAGE_WORDS.get(p.stage, p.stage), done, total)]
     per = int(p.plan.get("steps_per_epoch") or 0)
     found = [

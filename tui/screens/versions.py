@@ -17,6 +17,7 @@ from textual.worker import get_current_worker
 
 from engine import metrics
 from engine.errors import DojangError
+from engine.servers.watching import link_states
 from engine.versions import LIVE, Folds, Trashed, Version, summaries
 from tui import words
 from tui.keys import bind
@@ -25,6 +26,7 @@ from tui.screens.dialogs import Ask, Confirm, Pick
 from tui.screens.steer import RESTS, ask_change, go_on, pause
 from tui.widgets.chrome import state_piece
 from tui.widgets.filter import Filter
+from tui.widgets.links import link_piece
 from tui.widgets.table import Cell, Column, Row, Table
 
 BEFORE = [
@@ -167,7 +169,8 @@ class VersionsScreen(Page):
     def _head(self) -> None:
         states = [r["state"] for r in self.rows]
         counts = (
-            ("training", sum(s in LIVE for s in states), "running"),
+            *([("queued", states.count("queued"), "queued")] if "queued" in states else []),
+            ("training", sum(s in LIVE and s != "queued" for s in states), "running"),
             ("done", states.count("done"), "done"),
             ("failed", sum(s in ("failed", "lost") for s in states), "failed"),
         )
@@ -175,6 +178,8 @@ class VersionsScreen(Page):
         for state, count, word in counts:
             piece = state_piece(state, f"{count} {word}")
             right += [("   " if right else "", ""), piece if count else (piece[0], "muted")]
+        for server, link in sorted(link_states().items()):
+            right += [("   ", ""), link_piece(link, server)]
         name = self.dojang.workspace.current_project
         filtered = f"   filter “{self._filter}”" if self._filter else ""
         self.title_bar.show([("dojang", "current"), (f"  {name}", "title"), (filtered, "muted")], right)
@@ -200,7 +205,7 @@ class VersionsScreen(Page):
         row = self.selected if self.is_mounted else None
         state = row["state"] if row else ""
         if action in ("stop", "finish", "pause"):
-            return state in LIVE
+            return state in LIVE and (action == "stop" or state != "queued")
         if action == "resume":
             return state in RESTS
         if action in ("open", "rename", "tags", "copy", "change"):
@@ -403,6 +408,8 @@ def facts(row: dict[str, Any]) -> Content:
             f", {words.duration(row['remaining'])} left" if row["state"] == "training" and row.get("remaining") else ""
         )
         lines.append(Content(f"epoch {row['epochs_done']} of {row['epochs']}, {words.duration(elapsed(row))}{left}"))
+    if row.get("waiting"):
+        lines += [Content(""), Content(f"It {words.clean(row['waiting']['reason'])}.")]
     if row["error"] and row["state"] in ("failed", "lost"):
         lines += [Content(""), Content.styled(row["error"]["message"], "$error"), Content(row["error"]["hint"])]
     lines += [
@@ -464,9 +471,13 @@ def label_problems(values: dict[str, str]) -> dict[str, str]:
 
 async def ask_stop(page: Page, version: Version, request: str) -> bool:
     """Ask, then stop or finish; True when asked for."""
-    from engine.servers import local
+    from engine.servers import anywhere
 
-    if request == "stop":
+    queued = version.state(version.progress(skip_steps=True)) == "queued"
+    if queued:
+        text = f"Take {version.id} out of the queue?\n\nIt loses its place. You can start it again later."
+        dialog = Confirm("Take out", text, yes="Take out")
+    elif request == "stop":
         text = f"Stop {version.id}? It finishes the step it is in and saves everything.\n\nYou can go on later, from exactly there."
         dialog = Confirm("Stop", text, yes="Stop")
     else:
@@ -475,8 +486,9 @@ async def ask_stop(page: Page, version: Version, request: str) -> bool:
     if not await page.app.push_screen_wait(dialog):
         return False
     try:
-        local.request(version, "stop" if request == "stop" else "finish")
-        page.notify(f"{version.id} was asked to {request}.", markup=False)
+        anywhere.request(version, "stop" if request == "stop" else "finish")
+        done = "is taken out of the queue" if queued else f"was asked to {request}"
+        page.notify(f"{version.id} {done}.", markup=False)
     except DojangError as e:
         page.complain(e)
         return False

@@ -15,13 +15,15 @@ from engine import catalog, launch, presets
 from engine.datasets import registry
 from engine.errors import DojangError
 from engine.servers.inventory import Machine, machine
+from engine.servers.turns import View
 from engine.spec import Label, Spec, default_of, parse, parse_label, problems
 from engine.versions import Version
 from tui.keys import bind
 from tui.screens.base import Page
 from tui.screens.dialogs import Confirm
+from tui.screens.server_step import ServerStep
 from tui.screens.settings_step import SettingsStep, first_model
-from tui.screens.steps import ConfirmStep, DatasetStep, ServerStep, Step
+from tui.screens.steps import ConfirmStep, DatasetStep, Step
 from tui.widgets.bars import StageLine
 from tui.widgets.form import as_text
 
@@ -73,15 +75,21 @@ class WizardScreen(Page):
         bind("a", "add_dataset", "add data set", help="register a folder as a data set"),
         Binding("slash", "search", "search", tooltip="search the data sets"),
         bind("y", "copy", "copy command", help="copy the command that does the same"),
+        Binding("plus,equals_sign", "more", "more GPUs", tooltip="have one more GPU share the training"),
+        Binding("minus", "fewer", "fewer", tooltip="one GPU fewer"),
+        Binding("ctrl+r", "again", "try again", tooltip="look at the server now; a link that is down tries again"),
     ]
 
-    def __init__(self, *, dataset: str = "") -> None:
+    def __init__(self, *, dataset: str = "", server: str = "") -> None:
         super().__init__()
         self.data: dict[str, Any] = {"dataset": dataset}
         self.label: dict[str, Any] = {}
         self.problems: dict[str, str] = {}
         self.current = 0
-        self.machine: Machine | None = None  # as last looked at: asking a GPU's driver takes its time
+        self.server = server  # empty for this machine; SERVER/PARTITION where Slurm starts it
+        self.machine: Machine | None = None  # the server's as last looked at: asking a GPU's driver takes its time
+        self.view: View | None = None  # its queue
+        self.first = ""  # what has to come before a training there
 
     def body(self) -> Iterator[Widget]:
         yield StageLine(id="stepper")
@@ -96,7 +104,7 @@ class WizardScreen(Page):
     @work(thread=True, exclusive=True, group="memory")
     def _look_around(self) -> None:
         found = machine(self.dojang.workspace.path)
-        if self.is_attached:
+        if self.is_attached and not self.server:
             self.machine = found
 
     def on_mount(self) -> None:
@@ -200,6 +208,10 @@ class WizardScreen(Page):
             return self.current == 0
         if action in ("field_help", "advanced", "reset", "reset_field", "find_rate", "presets", "raw"):
             return self.current == 1
+        if action in ("fewer", "more"):
+            return self.current == 2 and self.query_one(ServerStep).may_share
+        if action == "again":
+            return self.current == 2 and bool(self.server)
         if action == "copy":
             return self.current == 3
         if action in ("next", "begin"):
@@ -278,8 +290,27 @@ class WizardScreen(Page):
     def action_search(self) -> None:
         self.step.search()
 
+    def action_more(self) -> None:
+        self.query_one(ServerStep).change_gpus(1)
+
+    def action_fewer(self) -> None:
+        self.query_one(ServerStep).change_gpus(-1)
+
+    def action_again(self) -> None:
+        self.query_one(ServerStep).look_again()
+
+    def on_screen_suspend(self) -> None:
+        super().on_screen_suspend()
+        self.dojang.fleet.leave()
+
+    def on_screen_resume(self) -> None:
+        super().on_screen_resume()
+        if self.current == 2:
+            self.dojang.fleet.attend()
+
     def action_copy(self) -> None:
-        text = launch.command(self.spec(), parse_label(self.label), self.dojang.workspace.current_project)
+        project = self.dojang.workspace.current_project
+        text = launch.command(self.spec(), parse_label(self.label), project, self.server)
         self.app.copy_to_clipboard(text)
         self.notify("The command is copied.")
 
@@ -287,12 +318,17 @@ class WizardScreen(Page):
     async def start(self) -> None:
         """The last yes or no, then the training."""
         spec = self.spec()
-        text = f"Train {spec.model} on “{spec.dataset}” for {spec.epochs} epochs on this machine, with these settings?"
+        where = self.server or "this machine"
+        text = f"Train {spec.model} on “{spec.dataset}” for {spec.epochs} epochs on {where}, with these settings?"
         if not await self.app.push_screen_wait(Confirm("Start", text, yes="Start", no="Not yet")):
             return
         try:
             version = launch.create_and_start(
-                self.dojang.workspace, self.data, parse_label(self.label), self.dojang.workspace.current_project
+                self.dojang.workspace,
+                self.data,
+                parse_label(self.label),
+                self.dojang.workspace.current_project,
+                self.server,
             )
         except DojangError as e:
             self.complain(e)
