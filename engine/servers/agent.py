@@ -53,6 +53,7 @@ PULSE = 2.0  # s after which it says that it is still receiving
 CHUNK = 1 << 16
 POLL = 0.03  # s between looks at files that are waited for
 PROBE_SECONDS = 0.5  # longer than anybody holds a lock to see whether it is held
+LAYING = 300.0  # s that one waits for somebody else who lays down the same folder
 SILENT = 60.0  # s without an event before a run is called silent
 STARTING = 30.0  # s a launcher may take before its run is called lost
 SMI_TIMEOUT = 10.0
@@ -579,12 +580,20 @@ class Store:
             raise refuse("only data and envs are made of contents")
         target = self.root.join(kind, checked(name, ID, "name"))
         wanted = self._manifest(body)
+        with locked(
+            target + ".lock", LAYING
+        ) as held:  # a folder whose mark is still to come is not taken for a torn one
+            if held < 0:
+                raise Fault("CONFLICT", f"somebody else is laying down {kind}/{name}")
+            return self._made(target, wanted, f"{kind}/{name}")
+
+    def _made(self, target: str, wanted: dict[str, tuple[str, int, int]], name: str) -> Values:
         mark, seal = target + ".manifest", digest_of(json.dumps(sorted(wanted.items())).encode())
         if os.path.isdir(target):
             if read_json(mark).get("digest") == seal:
                 return {"path": target, "files": len(wanted), "new": False}
             if os.path.exists(mark):
-                raise Fault("CONFLICT", f"{kind}/{name} holds something else")
+                raise Fault("CONFLICT", f"{name} holds something else")
             self.root.discard(target)  # laid down, but its mark was not: made again
         short = [path for path, (digest, size, _) in wanted.items() if not self._whole(digest, size)]
         if short:
@@ -598,8 +607,6 @@ class Store:
             os.rename(temp, target)
         except BaseException:
             self.root.discard(temp)
-            if os.path.isdir(target) and read_json(mark).get("digest") == seal:
-                return {"path": target, "files": len(wanted), "new": False}  # somebody else was quicker
             raise
         self.root.place(mark, json.dumps({"digest": seal, "files": len(wanted)}).encode())
         return {"path": target, "files": len(wanted), "new": True}

@@ -17,7 +17,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -591,6 +591,24 @@ def test_a_content_cut_short_by_a_crash_is_not_taken_for_whole(link: Link, root:
     assert link.call("have", body=json.dumps([digest]).encode())["missing"] == [digest]
     put(link, body)
     assert link.call("materialise", name="set-1", body=tree)["new"]
+
+
+def test_many_agents_lay_down_one_folder_and_one_of_them_does(link: Link, root: Path) -> None:
+    """What one of them has told to be there, none of the others takes for torn and makes again."""
+    body = b"x" * 100
+    digest = digest_of(body)
+    put(link, body)
+    tree = json.dumps({f"{i}.jpg": [digest, 100] for i in range(300)}).encode()
+    with ExitStack() as open_ones, ThreadPoolExecutor(6) as pool:
+        links = [open_ones.enter_context(Link(local, root=str(root), pace=QUICK)) for _ in range(6)]
+        for each in links:
+            each.call("hello")
+        for number in range(15):
+            name = f"set-{number}"
+            calls = [pool.submit(each.call, "materialise", name=name, body=tree) for each in links]
+            told = [call.result(60) for call in calls]
+            assert [each["new"] for each in told].count(True) == 1
+            assert len(list((root / "data" / name).iterdir())) == 300
 
 
 @contextmanager
