@@ -1,1 +1,1 @@
-"""Where a version trains: this machine now, SSH boxes and Slurm through the same calls."""
+"""Where a version trains: this machine, servers over ssh, Slurm, through the same calls."""

@@ -135,42 +135,6 @@ def listed(workspace: Path) -> tuple[list[Box], list[DojangError]]:
     return found, troubles
 
 
-def ssh_aliases(config: Path | None = None) -> list[str]:
-    """Hosts that ~/.ssh/config gives a name, to choose from; patterns and what cannot be a server are left out."""
-    path = config or Path.home() / ".ssh" / "config"
-    return list(dict.fromkeys(alias for alias in _aliases(path, 0) if HOST.fullmatch(alias)))
-
-
-def _aliases(path: Path, depth: int) -> list[str]:
-    try:
-        lines = path.read_text(errors="replace").splitlines()
-    except OSError:
-        return []
-    found: list[str] = []
-    for line in lines[:10_000]:
-        words = line.replace("=", " ", 1).split()
-        if len(words) < 2 or words[0].startswith("#"):
-            continue
-        if words[0].lower() == "host":
-            found += [w.strip('"') for w in words[1:] if not set(w) & set("*?!")]
-        elif words[0].lower() == "include" and depth < 4:
-            for pattern in words[1:]:
-                place = Path(pattern.strip('"'))
-                for each in _included(path.parent, place):
-                    found += _aliases(each, depth + 1)
-    return found
-
-
-def _included(folder: Path, pattern: Path) -> list[Path]:
-    try:
-        whole = pattern.expanduser()
-        if whole.is_absolute():
-            return sorted(Path("/").glob(str(whole.relative_to("/"))))[:100]
-        return sorted(folder.glob(str(whole)))[:100]
-    except (OSError, ValueError, RuntimeError, NotImplementedError):
-        return []
-
-
 def _read(workspace: Path) -> dict[str, Any]:
     try:
         return files.read_toml(workspace / FILE)
@@ -259,4 +223,4 @@ _CHECKS = {
     "slurm": entries.problem,
 }
 
-__all__ = ["Box", "add", "get", "listed", "make", "problems", "remove", "ssh_aliases"]
+__all__ = ["Box", "add", "get", "listed", "make", "problems", "remove"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -106,16 +105,6 @@ def test_who_asks_for_a_server_that_is_not_hears_which_are(workspace: Workspace)
     with pytest.raises(NotFound) as caught:
         boxes.get(workspace.path, "gpu9")
     assert "gpu1" in caught.value.hint
-
-
-def test_aliases_come_from_the_persons_own_settings(tmp_path: Path) -> None:
-    (tmp_path / "more").write_text("Host lab-a lab-b\n  User kim\nInclude config\n")
-    config = tmp_path / "config"
-    config.write_text(
-        "# Host no\nHost gpu1 *.lab !x\n  HostName 1.2.3.4\nhost=gpu2\nInclude more\nHost -oProxyCommand\n"
-    )
-    assert boxes.ssh_aliases(config) == ["gpu1", "gpu2", "lab-a", "lab-b"]
-    assert boxes.ssh_aliases(tmp_path / "none") == []
 
 
 def test_commands(workspace: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
