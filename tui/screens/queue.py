@@ -154,12 +154,17 @@ class QueueScreen(Page):
             return watch.look(estimate=estimate)
         one = self.dojang.fleet.sight(server)
         if one is None or one.machine is None or one.view is None:
-            said = f"{server}: {words.clean(str(one.trouble))}" if one and one.trouble else f"looking at {server} …"
-            self.app.call_from_thread(self.training.set_empty, said)
+            self.app.call_from_thread(self._unseen, one.trouble if one else None)
             return None
         return watch.standing(one.view, one.machine.gpus, one.machine.gpu_note, estimate=estimate)
 
     # Showing
+
+    def _unseen(self, trouble: DojangError | None) -> None:
+        """Why a server's queue is not there to be seen."""
+        if trouble and self.is_mounted and self.standing is None:
+            self.training.set_empty("Its queue cannot be seen now.")
+            self.query_one("#why", Static).update(words.clean(f"{trouble.message} {trouble.hint}"))
 
     def _show(self, found: Standing) -> None:
         if not self.is_mounted:
