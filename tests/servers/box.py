@@ -7,9 +7,12 @@ import os
 import signal
 import subprocess
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from engine.servers import inventory, queue
 from engine.servers.turns import View, Waiting
@@ -124,6 +127,17 @@ class Box:
 
     def clear(self) -> None:
         end_all(self.folder)
+
+
+@contextmanager
+def played(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Box]:
+    """A Box that this very process takes for its machine."""
+    found = Box(folder)
+    for name in ("PATH", "DOJANG_QUEUE", "FAKE_GPUS", "FAKE_APPS", "FAKE_USED"):
+        monkeypatch.setenv(name, found.environment[name])
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    yield found
+    found.clear()
 
 
 def alive(pid: int) -> bool:

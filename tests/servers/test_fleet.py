@@ -17,7 +17,7 @@ from engine.servers.fleet import HERE, Fleet, Sight, machine_of
 from engine.servers.link import Link, local
 from engine.versions import Workspace
 from tests.played import until
-from tests.servers.box import Box
+from tests.servers.box import Box, played
 from tests.servers.proxy import Proxy
 from tests.servers.sshd import Sshd
 from tui.cli import main
@@ -26,12 +26,8 @@ from tui.cli import main
 @pytest.fixture
 def box(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Box]:
     """This machine with two GPUs: a server that is a folder of it has them too."""
-    found = Box(tmp_path)
-    for name in ("PATH", "DOJANG_QUEUE", "FAKE_GPUS", "FAKE_APPS", "FAKE_USED"):
-        monkeypatch.setenv(name, found.environment[name])
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    yield found
-    found.clear()
+    with played(tmp_path, monkeypatch) as found:
+        yield found
 
 
 @pytest.fixture

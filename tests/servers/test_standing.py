@@ -18,7 +18,7 @@ from engine.spec import parse
 from engine.versions import Version, Workspace
 from tests import logs
 from tests.played import until
-from tests.servers.box import Box
+from tests.servers.box import Box, played
 from tests.tui import made
 from tui.cli import main
 
@@ -28,12 +28,8 @@ Say = Callable[..., str]
 @pytest.fixture
 def box(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Box]:
     """Two GPUs; this very process sees them as well."""
-    found = Box(tmp_path)
-    for name in ("PATH", "DOJANG_QUEUE", "FAKE_GPUS", "FAKE_APPS", "FAKE_USED"):
-        monkeypatch.setenv(name, found.environment[name])
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    yield found
-    found.clear()
+    with played(tmp_path, monkeypatch) as found:
+        yield found
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 from engine.servers import queue
 from engine.versions import Version, Workspace
 from tests.played import until
-from tests.servers.box import Box
+from tests.servers.box import Box, played
 from tests.tui import made
 from tests.tui.conftest import Open, Person
 from tui.screens.dialogs import Confirm
@@ -22,12 +22,8 @@ from tui.screens.version import VersionScreen
 
 @pytest.fixture
 def box(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plain_environment: None) -> Iterator[Box]:
-    found = Box(tmp_path)
-    for name in ("PATH", "DOJANG_QUEUE", "FAKE_GPUS", "FAKE_APPS", "FAKE_USED"):
-        monkeypatch.setenv(name, found.environment[name])
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    yield found
-    found.clear()
+    with played(tmp_path, monkeypatch) as found:
+        yield found
 
 
 def put(box: Box, workspace: Workspace, name: str, **job: Any) -> Version:

@@ -14,7 +14,7 @@ from engine.servers.boxes import Box as Server
 from engine.servers.watching import watching
 from engine.versions import Workspace
 from tests.played import until
-from tests.servers.box import Box
+from tests.servers.box import Box, played
 from tests.servers.conftest import own_runtime, sshd  # noqa: F401
 from tests.servers.far import Far, settled
 from tests.servers.sshd import Sshd, keygen
@@ -28,12 +28,8 @@ from tui.screens.wizard import WizardScreen
 
 @pytest.fixture
 def box(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plain_environment: None) -> Iterator[Box]:
-    found = Box(tmp_path)
-    for name in ("PATH", "DOJANG_QUEUE", "FAKE_GPUS", "FAKE_APPS", "FAKE_USED"):
-        monkeypatch.setenv(name, found.environment[name])
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    yield found
-    found.clear()
+    with played(tmp_path, monkeypatch) as found:
+        yield found
 
 
 @pytest.fixture
