@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import threading
@@ -11,6 +12,23 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import DojangError
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a live process holds this file's lock. Asked with a shared lock, so that two who ask see the same."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+    return False
 
 
 def write_bytes(path: Path, data: bytes) -> None:

@@ -15,7 +15,6 @@ WORKSPACE/projects/NAME/V_0/        one version:
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
@@ -361,19 +360,7 @@ class Version:
         """
         if self._elsewhere():
             return elsewhere.alive(self)
-        try:
-            fd = os.open(self.lock, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
-            return False
-        try:
-            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        except OSError:
-            return False
-        finally:
-            os.close(fd)
-        return False
+        return files.is_locked(self.lock)
 
     def model(self) -> str:
         """The model's name; empty where the spec cannot be read."""

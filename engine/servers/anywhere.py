@@ -46,7 +46,9 @@ def change(version: Version, **settings: float) -> None:
 
 def extend(version: Version, epochs: int) -> None:
     """Let a version have `epochs` in all, and go on training it if it does not run."""
-    _of(version).extend(version, epochs)
+    change(version, epochs=epochs)
+    if not version.alive():
+        start(version)
 
 
 def request(version: Version, what: control.Request) -> None:

@@ -162,17 +162,7 @@ def heard(
 
 def preparing(version: Version) -> bool:
     """Whether a process here prepares the server for it."""
-    try:
-        fd = os.open(version.lock, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    finally:
-        os.close(fd)
-    return False
+    return files.is_locked(version.lock)
 
 
 def alive(version: Version) -> bool:

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
 
@@ -220,21 +221,16 @@ def change(version: Version, **settings: float) -> None:
 
     Raises Invalid, and DojangError(DONE) when fewer epochs are asked for than are done already.
     """
-    done = version.progress(skip_steps=True).epochs_done
-    if "epochs" in settings and settings["epochs"] < done:
-        raise DojangError(
-            f"{version.reference} has {done} epochs behind it already.",
-            code="DONE",
-            hint=f"To end it now: dojang stop {version.reference} --finish",
-        )
+    check_epochs(version, settings)
     control.send(version.control, None, **settings)
 
 
-def extend(version: Version, epochs: int) -> None:
-    """Let a version have `epochs` in all, and go on training it if it does not run."""
-    change(version, epochs=epochs)
-    if not version.alive():
-        start(version)
+def check_epochs(version: Version, settings: Mapping[str, float]) -> None:
+    """Raises DojangError(DONE) where fewer epochs are asked for than are behind it."""
+    done = version.progress(skip_steps=True).epochs_done
+    if "epochs" in settings and settings["epochs"] < done:
+        hint = f"To end it now: dojang stop {version.reference} --finish"
+        raise DojangError(f"{version.reference} has {done} epochs behind it already.", code="DONE", hint=hint)
 
 
 def request(version: Version, what: control.Request) -> None:
@@ -264,7 +260,7 @@ def wait(version: Version, seconds: float) -> str:
 __all__ = [
     "Mode",
     "change",
-    "extend",
+    "check_epochs",
     "hold",
     "job",
     "needed",

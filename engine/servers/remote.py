@@ -95,23 +95,13 @@ def resume(version: Version, mode: Mode = "auto") -> None:
 
 def change(version: Version, **settings: float) -> None:
     """As `local.change`: at once where it runs, else when it is resumed. Raises LinkError when it cannot be told."""
-    done = version.progress(skip_steps=True).epochs_done
-    if "epochs" in settings and settings["epochs"] < done:
-        hint = f"To end it now: dojang stop {version.reference} --finish"
-        raise DojangError(f"{version.reference} has {done} epochs behind it already.", code="DONE", hint=hint)
+    local.check_epochs(version, settings)
     wrong = [Problem(name, said) for name, v in settings.items() if (said := control.problem(name, str(v)))]
     if wrong:
         raise Invalid(wrong)
     if elsewhere.known(version).live:
         _ask(version, None, settings)
     control.send(version.control, None, **settings)
-
-
-def extend(version: Version, epochs: int) -> None:
-    """Let a version have `epochs` in all, and go on training it if it does not run."""
-    change(version, epochs=epochs)
-    if not version.alive():
-        start(version)
 
 
 def request(version: Version, what: control.Request) -> None:
@@ -388,4 +378,4 @@ if __name__ == "__main__":
     sys.stdout.flush()
     os._exit(code)
 
-__all__ = ["cancel", "change", "extend", "request", "resume", "start", "wait", "where"]
+__all__ = ["cancel", "change", "request", "resume", "start", "wait", "where"]
