@@ -10,6 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from engine.servers import elsewhere
+from engine.servers.elsewhere import Place
+from engine.versions import Version, Workspace
+from tests import logs
 from tests.servers.sshd import Sshd
 
 
@@ -35,3 +39,20 @@ def own_runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
             line = ["ssh", "-o", f"ControlPath={path}", "-O", "exit", "--", "box"]
             subprocess.run(line, capture_output=True, timeout=10, check=False)
     shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def version(workspace: Workspace) -> Version:
+    """One that trains on a server, to which its log belongs by now."""
+    made = logs.version(workspace)
+    elsewhere.put_on(made, "box", "/nowhere")
+    elsewhere.take_log(made)
+    elsewhere.give_log(made)
+    return made
+
+
+@pytest.fixture
+def place(version: Version) -> Place:
+    found = elsewhere.place_of(version)
+    assert found
+    return found

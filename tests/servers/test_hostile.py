@@ -60,22 +60,6 @@ PROBE = {
 STATUS = {"state": "running", "reason": "", "attempt": 1, "events": 0, "log": 0, "quiet": 0.1, "owner": {}}
 
 
-@pytest.fixture
-def version(workspace: Workspace) -> Version:
-    made = logs.version(workspace)
-    elsewhere.put_on(made, "box", "/nowhere")
-    elsewhere.take_log(made)
-    elsewhere.give_log(made)
-    return made
-
-
-@pytest.fixture
-def place(version: Version) -> Place:
-    found = elsewhere.place_of(version)
-    assert found
-    return found
-
-
 # What a server answers
 
 

@@ -25,23 +25,6 @@ from tests.servers.far import cut
 
 
 @pytest.fixture
-def version(workspace: Workspace) -> Version:
-    """One that trains on a server, to which its log belongs by now."""
-    made = logs.version(workspace)
-    elsewhere.put_on(made, "box", "/nowhere")
-    elsewhere.take_log(made)
-    elsewhere.give_log(made)
-    return made
-
-
-@pytest.fixture
-def place(version: Version) -> Place:
-    found = elsewhere.place_of(version)
-    assert found
-    return found
-
-
-@pytest.fixture
 def link(tmp_path: Path) -> Iterator[Link]:
     with Link(local, root=str(tmp_path / "far")) as made:
         yield made
